@@ -1,0 +1,98 @@
+"""Everything Entrepot refuses or fails to do, as one hierarchy.
+
+    Problem
+    ├── Malformed            400  the request itself is wrong
+    ├── Unauthenticated      401  who are you? (with a challenge)
+    ├── Forbidden            403  you may not, or a rule of the repository says no
+    ├── NotFound             404  absent, or hidden from you: the two look alike
+    ├── MethodRefused        405  this kind of repository does not do that
+    ├── Conflict             409  it stands already, with other bytes
+    ├── TooLarge             413  over a limit
+    ├── RangeRefused         416  no such range of bytes
+    ├── Interrupted          500  the answer cannot be completed; the connection is ended
+    ├── UpstreamFailed       502  the upstream answered wrongly or not at all
+    │   └── UpstreamTimeout  504  the upstream did not answer in time
+    ├── Unavailable          503  try again later
+    └── StorageFull          507  no room for the bytes
+
+Code that finds a problem raises it; `repos.gate` alone turns it into HTTP, in the words of the format's own clients.
+An upstream's failure is never a NotFound: a client that sees 404 goes elsewhere or gives up for good.
+"""
+
+from __future__ import annotations
+
+
+class Problem(Exception):
+    """One refusal or failure, told in one line.
+
+    `detail` says what was refused and what to do; `rule` names the rule that decided, so that an administrator can find it
+    (for example `immutable`, `repository.private`, `zip.prefix`). Both are shown to the client, so neither may hold a secret,
+    nor tell apart what is absent from what is hidden.
+    """
+
+    status = 500
+    title = "Internal Error"
+    rule = ""
+
+    def __init__(self, detail: str, *, rule: str = "", headers: dict[str, str] | None = None):
+        super().__init__(detail)
+        self.detail = " ".join(detail.split())
+        self.rule = rule or self.rule
+        self.headers = headers or {}
+
+    @property
+    def reason(self) -> str:
+        """The refusal and its rule as one line."""
+        return f"{self.detail} (rule: {self.rule})" if self.rule else self.detail
+
+
+class Malformed(Problem):
+    status, title = 400, "Bad Request"
+
+
+class Unauthenticated(Problem):
+    status, title = 401, "Unauthorized"
+
+
+class Forbidden(Problem):
+    status, title = 403, "Forbidden"
+
+
+class NotFound(Problem):
+    status, title = 404, "Not Found"
+
+
+class MethodRefused(Problem):
+    status, title = 405, "Method Not Allowed"
+
+
+class Conflict(Problem):
+    status, title = 409, "Conflict"
+
+
+class TooLarge(Problem):
+    status, title = 413, "Content Too Large"
+
+
+class RangeRefused(Problem):
+    status, title = 416, "Range Not Satisfiable"
+
+
+class Interrupted(Problem):
+    status, title = 500, "Interrupted"
+
+
+class UpstreamFailed(Problem):
+    status, title = 502, "Bad Gateway"
+
+
+class UpstreamTimeout(UpstreamFailed):
+    status, title = 504, "Gateway Timeout"
+
+
+class Unavailable(Problem):
+    status, title = 503, "Service Unavailable"
+
+
+class StorageFull(Problem):
+    status, title = 507, "Insufficient Storage"

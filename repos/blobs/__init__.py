@@ -1,0 +1,91 @@
+"""Bytes on durable storage, known by key. This room knows no rows: who may see a blob is asked elsewhere.
+
+The way of new bytes:
+
+    with store.receive(limit=…) as incoming:     a temporary file, hashed while written
+        incoming.write(chunk) …
+        incoming.open()                           read what has been written so far
+        key = incoming.keep()                     durable under a key that was never used before
+                                                  (leaving the block without keep() discards the bytes)
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+CHUNK = 256 * 1024
+"""Bytes moved at a time, everywhere."""
+
+KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}/[0-9a-f]{16}")
+
+
+def new_key(sha256: str) -> str:
+    """A key for bytes of this digest: `ab/<digest>/<unique>`. Unique, so that a delete never meets a newer object."""
+    return f"{sha256[:2]}/{sha256}/{secrets.token_hex(8)}"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One object that a store holds: its key, size in bytes, and age in seconds."""
+
+    key: str
+    size: int
+    age: float
+
+
+class Incoming(Protocol):
+    """Bytes on their way in. `sha256` and `digests` are of what has been written so far."""
+
+    size: int
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def digests(self) -> dict[str, str]: ...
+
+    def write(self, chunk: bytes) -> None:
+        """Append `chunk`. Raises TooLarge past the limit, StorageFull where there is no room."""
+
+    def open(self) -> BinaryIO:
+        """A seekable reader of what has been written so far; the caller closes it."""
+
+    def keep(self) -> str:
+        """Make the bytes durable and return their new key. Raises StorageFull."""
+
+    def __enter__(self) -> Incoming: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Store(Protocol):
+    """Where blobs lie. Every implementation passes tests/contract/test_stores.py.
+
+    A missing key is FileNotFoundError from `open` and `size`, and nothing to `delete`.
+    """
+
+    def receive(self, limit: int | None = None, digests: tuple[str, ...] = ()) -> Incoming:
+        """Begin to receive at most `limit` bytes, computing `digests` (hashlib names) besides SHA-256."""
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable reader of the object; the caller closes it."""
+
+    def size(self, key: str) -> int: ...
+
+    def delete(self, key: str) -> None: ...
+
+    def path(self, key: str) -> Path | None:
+        """Where the object lies as a file, for sendfile; None where it is no file."""
+
+    def objects(self) -> Iterator[Stored]:
+        """All objects, in no order."""
+
+    def leftovers(self) -> Iterator[Stored]:
+        """Bytes that were being received when their writer ended; `key` is of use to `discard` only."""
+
+    def discard(self, leftover: Stored) -> None: ...

@@ -1,0 +1,31 @@
+"""One request, once `repos.gate` has let it in: what a format's handlers work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.http import HttpRequest
+
+from accounts.access import Rights
+from accounts.authenticate import Actor
+from repos.catalogue import Repo
+
+
+@dataclass(frozen=True)
+class Call:
+    """Who asks for what. `path` is the checked artefact path after the repository's key."""
+
+    request: HttpRequest
+    repo: Repo
+    path: str
+    actor: Actor
+    rights: Rights
+
+    def may(self, permission: str, repo: Repo, package: str | None) -> bool:
+        return self.rights.allows(permission, repo.key, package)
+
+    @property
+    def readable(self) -> list[Repo]:
+        """The local and remote repositories behind this one that may answer the caller for this path, in order."""
+        package = self.repo.format.package(self.path) or None
+        return [repo for repo in self.repo.answering if self.may("artifact:read", repo, package)]

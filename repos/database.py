@@ -1,0 +1,41 @@
+"""What the databases do differently, in one place."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.db import connection
+from django.utils import timezone
+
+
+def now() -> datetime:
+    """The database's own clock, so that nodes whose clocks differ agree. Not the transaction's start, which would run backwards."""
+    if connection.vendor != "postgresql":
+        return timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        return cursor.fetchone()[0]
+
+
+def share_lock() -> str:
+    """The clause that keeps selected rows from being changed until the commit. SQLite has one writer at a time anyhow."""
+    return "FOR SHARE" if connection.vendor == "postgresql" else ""
+
+
+def release() -> None:
+    """Give the connection back before bytes stream, so that slow clients and upstreams hold none.
+
+    Only where connections are scarce, and never inside a transaction.
+    """
+    if connection.vendor == "postgresql" and not connection.in_atomic_block:
+        connection.close()
+
+
+def moment(value: datetime | str | None) -> datetime | None:
+    """A timestamp as a raw query gives it: SQLite has text, in UTC."""
+    return datetime.fromisoformat(value).replace(tzinfo=UTC) if isinstance(value, str) else value
+
+
+def parameter(value: datetime) -> datetime | str:
+    """A timestamp as a raw query takes it."""
+    return connection.ops.adapt_datetimefield_value(value)

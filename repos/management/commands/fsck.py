@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+
+from django.core.management.base import BaseCommand
+
+from repos.upkeep import fsck
+
+
+class Command(BaseCommand):
+    help = (
+        "Check that rows and bytes agree: every open asset, and every one closed within history.keep, has its bytes; every "
+        "object in the store has its row; change numbers have no gap. Reads only, and may run while the server does. "
+        "Exits with 1 when something is wrong, one line each."
+    )
+
+    def add_arguments(self, parser) -> None:
+        parser.add_argument("--scrub", action="store_true", help="also read all bytes and compare their digests")
+        parser.add_argument("--grace", type=int, default=3600, metavar="SECONDS", help="age below which bytes without a row are in order, since their commit may still come (default %(default)s)")  # fmt: skip
+
+    def handle(self, *, scrub: bool, grace: int, **options) -> None:
+        count = 0
+        for count, finding in enumerate(fsck.check(scrub=scrub, grace=timedelta(seconds=grace)), 1):
+            self.stdout.write(str(finding))
+        if count:
+            self.stdout.write(f"{count} found")
+            sys.exit(1)
+        self.stdout.write("clean")

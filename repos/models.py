@@ -1,0 +1,224 @@
+"""The tables of a repository's history.
+
+A repository is a history: nothing is overwritten. Every publish, deletion and cache fill is a numbered Change of one
+repository, and an Asset row is open from the change that brought it (`since`) until another closes it (`until`). What a
+repository holds now is its open assets; what it held after change n is the assets with `since <= n < until`.
+
+Only `repos.publish` writes Change and Asset rows.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from django.db import models
+from django.db.models import F, Q
+
+PATH_BYTES = 1024
+"""The longest artefact path, in bytes of UTF-8."""
+
+
+class BytesOrderedField(models.CharField):
+    """Text that sorts and compares by its bytes on every database.
+
+    SQLite does so already; PostgreSQL needs the collation "C", which SQLite does not know.
+    """
+
+    def db_parameters(self, connection):
+        collation = "C" if connection.vendor == "postgresql" else None
+        return {**super().db_parameters(connection), "collation": collation}
+
+
+class Blob(models.Model):
+    """Bytes, known by their SHA-256 and shared by all repositories. `key` is never used twice.
+
+    At most one live row has a digest. A freed row keeps the digest that history tells of, after its bytes are gone.
+    """
+
+    class State(models.TextChoices):
+        LIVE = "live"
+        DELETING = "deleting"
+        FREED = "freed"
+
+    sha256 = models.CharField(max_length=64)
+    size = models.BigIntegerField()
+    key = models.CharField(max_length=200, unique=True)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.LIVE)
+    digests = models.JSONField(default=dict, help_text="other digests that a format declares, by algorithm, as hex")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["sha256"], condition=Q(state="live"), name="one_live_blob_per_digest"),
+        ]
+        indexes = [models.Index(fields=["state"], condition=~Q(state="live"), name="blob_not_live")]
+
+    def __str__(self) -> str:
+        return f"sha256:{self.sha256}"
+
+
+def new_epoch() -> str:
+    return secrets.token_hex(8)
+
+
+class Repository(models.Model):
+    """A named place of one format and one kind. Its row's lock orders its changes.
+
+    `head` is the number of its newest change, `floor` the number below which history was pruned; `epoch` changes when a
+    restore makes numbers mean something else, so a reader's cursor is (epoch, number).
+    """
+
+    class Kind(models.TextChoices):
+        LOCAL = "local"
+        REMOTE = "remote"
+        VIRTUAL = "virtual"
+
+    key = models.CharField(max_length=100, unique=True)
+    format = models.CharField(max_length=32)
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    settings = models.JSONField(default=dict, help_text="the configuration document, secrets sealed")
+    seeded = models.BooleanField(default=False, help_text="made by the first start; readable by all while on loopback")
+    head = models.BigIntegerField(default=0)
+    floor = models.BigIntegerField(default=0)
+    epoch = models.CharField(max_length=16, default=new_epoch)
+    changed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "repositories"
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Change(models.Model):
+    """One commit to one repository; numbers have no gap and `at` never goes back."""
+
+    class Action(models.TextChoices):
+        PUBLISH = "publish"
+        FILL = "fill"
+        DELETE = "delete"
+        CONFIGURE = "configure"
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="changes")
+    number = models.BigIntegerField()
+    at = models.DateTimeField()
+    actor = models.CharField(max_length=150)
+    origin = models.CharField(max_length=100, blank=True, help_text="the site it came from; empty: this one")
+    action = models.CharField(max_length=16, choices=Action.choices)
+    detail = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["repository", "number"], name="change_number")]
+
+    def __str__(self) -> str:
+        return f"{self.repository_id}#{self.number}"
+
+
+class Asset(models.Model):
+    """What stands at a path, from change `since` until change `until` (null: now).
+
+    `path_key` is the path by the format's case rule; two paths with one key are the same place.
+    """
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="assets")
+    path = BytesOrderedField(max_length=PATH_BYTES)
+    path_key = BytesOrderedField(max_length=PATH_BYTES)
+    blob = models.ForeignKey(Blob, on_delete=models.PROTECT, related_name="assets")
+    media_type = models.CharField(max_length=255)
+    package = BytesOrderedField(max_length=PATH_BYTES, blank=True)
+    version = BytesOrderedField(max_length=255, blank=True)
+    labels = models.JSONField(default=dict, blank=True)
+    since = models.BigIntegerField()
+    until = models.BigIntegerField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["repository", "path_key"], condition=Q(until=None), name="one_open_asset"),
+            models.CheckConstraint(condition=Q(until=None) | Q(until__gt=F("since")), name="until_after_since"),
+        ]
+        indexes = [
+            models.Index(fields=["repository", "path_key", "since"], name="asset_as_of"),
+            models.Index(fields=["repository", "package"], name="asset_package"),
+            models.Index(fields=["repository", "since"], name="asset_since"),
+            models.Index(fields=["repository", "until"], condition=Q(until__isnull=False), name="asset_until"),
+        ]
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class Description(models.Model):
+    """What a format's `describe` found in the bytes: a pure function of path class and bytes, so kept once a blob."""
+
+    blob = models.ForeignKey(Blob, on_delete=models.CASCADE, related_name="descriptions")
+    format = models.CharField(max_length=32)
+    path_class = models.CharField(max_length=32)
+    data = models.JSONField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["blob", "format", "path_class"], name="one_description")]
+
+
+class Reference(models.Model):
+    """One blob's content names another by digest. Content never changes, so neither does this."""
+
+    blob = models.ForeignKey(Blob, on_delete=models.CASCADE, related_name="references")
+    digest = models.CharField(max_length=140)
+    kind = models.CharField(max_length=32)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["blob", "digest", "kind"], name="one_reference")]
+
+
+class Freshness(models.Model):
+    """What a remote knows of its upstream's document at a path. Never a Change: nothing that is served changed."""
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="freshness")
+    path_key = BytesOrderedField(max_length=PATH_BYTES)
+    etag = models.CharField(max_length=255, blank=True)
+    last_modified = models.CharField(max_length=64, blank=True)
+    checked_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, help_text="null: never, the document cannot change")
+    missing = models.BooleanField(default=False, help_text="the upstream said that there is none")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["repository", "path_key"], name="one_freshness")]
+
+
+class Lease(models.Model):
+    """The right to fetch one path of a remote, held by one process until it expires. `fence` says whose commit counts."""
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="leases")
+    path_key = BytesOrderedField(max_length=PATH_BYTES)
+    fence = models.CharField(max_length=32)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["repository", "path_key"], name="one_lease")]
+
+
+class Aside(models.Model):
+    """Bytes that wait for the rest of their publication, until they expire."""
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="asides")
+    path_key = BytesOrderedField(max_length=PATH_BYTES)
+    blob = models.ForeignKey(Blob, on_delete=models.PROTECT, related_name="asides")
+    actor = models.CharField(max_length=150)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["repository", "path_key"], name="one_aside")]
+
+
+class Usage(models.Model):
+    """How often an asset was served; written in batches, off the asset's row."""
+
+    asset = models.OneToOneField(Asset, on_delete=models.CASCADE, primary_key=True)
+    downloads = models.BigIntegerField(default=0)
+    last_used = models.DateTimeField()
+
+
+class Installation(models.Model):
+    """What this installation has done once: the formats whose repositories the start has created."""
+
+    format = models.CharField(max_length=32, unique=True)

@@ -1,0 +1,47 @@
+"""Which repositories may answer for a path, and in which order. The whole rule:
+
+1. A local or remote repository answers for itself; a virtual one by its members, locals before remotes, else in their order.
+2. A name that a local member holds, or held, is that local's: no remote is asked, whatever the caller may see.
+3. A name that matches `private` of the virtual or the remote is never asked of an upstream.
+4. Each member answers only callers that may read the name there.
+5. The first that has it answers. A remote's failure is the answer too: a later member might hold something else by that name.
+"""
+
+from __future__ import annotations
+
+from problems import Forbidden, NotFound
+from repos import proxy, rows
+from repos.call import Call
+from repos.catalogue import Repo
+from repos.proxy import Fill
+from repos.rows import Found, Known
+
+
+def answering(call: Call, known: Known) -> list[Repo]:
+    """The repositories that may answer `call`, by rules 1 to 4. `known` tells of ownership."""
+    owned = bool(known.owners) and call.repo.is_virtual
+    private = call.repo.private.match(call.repo.format.package(call.path))
+    return [repo for repo in call.readable if repo.is_local or not (owned or private)]
+
+
+def look(call: Call) -> Known:
+    """What the rows know of the path everywhere behind the repository, the caller's rights aside: ownership is decided first."""
+    return rows.look(call.repo.answering, call.path, ownership=call.repo.is_virtual)
+
+
+def find(call: Call, *, cached_only: bool = False) -> Found | Fill:
+    """What stands at the path of `call`. Raises NotFound, Forbidden where a pattern refused it, and a remote's failure."""
+    known = look(call)
+    refusal: Forbidden | None = None
+    for repo in answering(call, known):
+        asset = known.assets.get(repo.id)
+        if repo.is_remote:
+            try:
+                return proxy.get(repo, call.path, asset, known.fresh.get(repo.id), cached_only=cached_only)
+            except NotFound:
+                continue
+            except Forbidden as error:
+                refusal = refusal or error
+        elif asset is not None:
+            return asset
+    raise refusal or NotFound(f"{call.path} is not here")

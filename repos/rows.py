@@ -1,0 +1,120 @@
+"""The hot read: everything that is known of one path in several repositories, in one query."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db import connection
+
+from repos import database
+from repos.catalogue import Repo
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An open asset with its bytes' whereabouts: all that serving it needs.
+
+    `at` is when it came, `checked_at` when its upstream last agreed (remote only), `stale` that the upstream could not be asked.
+    """
+
+    repository_id: int
+    asset_id: int
+    path: str
+    media_type: str
+    package: str
+    version: str
+    at: datetime
+    sha256: str
+    size: int
+    key: str
+    digests: dict[str, str]
+    checked_at: datetime | None = None
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What a remote knows of its upstream's document; `expires_at` None: for ever."""
+
+    checked_at: datetime
+    expires_at: datetime | None
+    missing: bool
+    etag: str
+    last_modified: str
+
+
+@dataclass(slots=True)
+class Known:
+    """What the rows tell of one path: by repository id, and which local repositories hold (or held) its package."""
+
+    assets: dict[int, Found] = field(default_factory=dict)
+    fresh: dict[int, Fresh] = field(default_factory=dict)
+    owners: set[int] = field(default_factory=set)
+
+
+ASSETS = """
+SELECT 'asset', a.repository_id, a.id, a.path, a.media_type, a.package, a.version, c.at, b.sha256, b.size, b.key, b.digests,
+       NULL, NULL, NULL, NULL, NULL
+  FROM repos_asset a JOIN repos_blob b ON b.id = a.blob_id
+  JOIN repos_change c ON c.repository_id = a.repository_id AND c.number = a.since
+ WHERE a.repository_id IN ({repositories}) AND a.path_key = %s AND a.until IS NULL
+"""
+FRESHNESS = """
+SELECT 'fresh', repository_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       checked_at, expires_at, missing, etag, last_modified
+  FROM repos_freshness WHERE repository_id IN ({repositories}) AND path_key = %s
+"""
+OWNERS = """
+SELECT 'owner', r.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  FROM repos_repository r
+ WHERE r.id IN ({repositories}) AND EXISTS (SELECT 1 FROM repos_asset a WHERE a.repository_id = r.id AND a.package = %s)
+"""
+
+
+def look(repos: Sequence[Repo], path: str, *, ownership: bool = False) -> Known:
+    """What is known of `path` in `repos`, which have one format; with `ownership` also which locals own its package. One query.
+
+    A name stays owned after its last version was deleted, so that a deletion never sends its users to a public upstream.
+    """
+    if not repos:
+        return Known()
+    format = repos[0].format
+    package = format.package(path)
+    parts = [(ASSETS, [repo.id for repo in repos], format.path_key(path))]
+    if remotes := [repo.id for repo in repos if repo.is_remote]:
+        parts.append((FRESHNESS, remotes, format.path_key(path)))
+    locals_ = [repo.id for repo in repos if repo.is_local]
+    if ownership and locals_ and package:
+        parts.append((OWNERS, locals_, package))
+    return _known(parts)
+
+
+def _known(parts: list[tuple[str, list[int], str]]) -> Known:
+    sql = " UNION ALL ".join(text.format(repositories=", ".join(["%s"] * len(ids))) for text, ids, _ in parts)
+    known = Known()
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [value for _, ids, name in parts for value in (*ids, name)])
+        for what, repository_id, *row in cursor.fetchall():
+            if what == "asset":
+                known.assets[repository_id] = _found(repository_id, row)
+            elif what == "fresh":
+                known.fresh[repository_id] = _fresh(row)
+            else:
+                known.owners.add(repository_id)
+    return known
+
+
+def _found(repository_id: int, row: list) -> Found:
+    asset_id, path, media_type, package, version, at, sha256, size, key, digests, *_ = row
+    return Found(
+        repository_id, asset_id, path, media_type, package, version, database.moment(at), sha256, size, key,
+        json.loads(digests) if isinstance(digests, str) else digests,
+    )  # fmt: skip
+
+
+def _fresh(row: list) -> Fresh:
+    *_, checked_at, expires_at, missing, etag, last_modified = row
+    return Fresh(database.moment(checked_at), database.moment(expires_at), bool(missing), etag, last_modified)

@@ -1,0 +1,219 @@
+"""The read path: from a path to bytes on the wire.
+
+    get        an artefact: the asset that stands there
+    document   an index: what each repository that may answer has to say, merged
+    blob       bytes that were found, with their validators, ranges and cache rules (RFC 9110, RFC 9111)
+    body       a document that was made in memory
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator
+from datetime import datetime
+
+from django.conf import settings
+from django.core.exceptions import DisallowedHost
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotModified, StreamingHttpResponse
+from django.utils import timezone
+from django.utils.http import http_date, parse_http_date_safe
+
+from problems import Malformed, NotFound, RangeRefused, UpstreamFailed
+from repos import database, proxy, resolve, usage
+from repos.blobs import CHUNK
+from repos.blobs.stores import store
+from repos.call import Call
+from repos.catalogue import Repo
+from repos.proxy import Fill
+from repos.rows import Found, Known
+
+RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+FOREVER = "max-age=31536000, immutable"
+
+
+def get(call: Call, *, cached_only: bool = False) -> HttpResponseBase:
+    """Answer GET or HEAD for the artefact at the call's path."""
+    found = resolve.find(call, cached_only=cached_only)
+    return _streamed(call, found) if isinstance(found, Fill) else blob(call, found)
+
+
+def document(call: Call, media_type: str, *, cached_only: bool = False) -> HttpResponseBase:
+    """Answer GET or HEAD for an index: rendered where the repository is local, the upstream's where it is remote, merged where virtual.
+
+    Raises NotFound where nobody has it.
+    """
+    if call.repo.is_remote:
+        return get(call, cached_only=cached_only)
+    found, stale_since = parts(call, cached_only=cached_only)
+    content = call.repo.format.merge(call.path, found) if call.repo.is_virtual else found[0]
+    return body(call, content, media_type, stale_since=stale_since)
+
+
+def parts(call: Call, *, cached_only: bool = False) -> tuple[list[bytes], datetime | None]:
+    """What each repository that may answer says at the path, in order, and since when the oldest part is stale, if one is.
+
+    A member that has nothing there is left out; one that fails is the answer, since an index that lacks what it had
+    yesterday breaks builds silently. Raises NotFound where no part is found.
+    """
+    known = resolve.look(call)
+    found: list[bytes] = []
+    stale_since = None
+    for repo in resolve.answering(call, known):
+        with contextlib.suppress(NotFound):
+            part, checked_at = _part(call, repo, known, cached_only=cached_only)
+            found.append(part)
+            stale_since = min(filter(None, (stale_since, checked_at)), default=None)
+    if not found:
+        raise NotFound(f"{call.path} is not here")
+    return found, stale_since
+
+
+LARGEST_DOCUMENT = 64 * 1024 * 1024
+"""Bytes of one part of an index that is merged in memory."""
+
+
+def _part(call: Call, repo: Repo, known: Known, *, cached_only: bool) -> tuple[bytes, datetime | None]:
+    """One repository's document, and since when it is stale, if it is."""
+    if repo.is_local:
+        return repo.format.render(repo, call.path), None
+    found = proxy.get(repo, call.path, known.assets.get(repo.id), known.fresh.get(repo.id), cached_only=cached_only)
+    return read_document(found), found.checked_at if isinstance(found, Found) and found.stale else None
+
+
+def read_document(found: Found | Fill) -> bytes:
+    """The bytes of a document small enough to be worked on in memory."""
+    if found.size > LARGEST_DOCUMENT:
+        raise UpstreamFailed("the upstream's index is too large to be merged", rule="document.size")
+    if isinstance(found, Fill):
+        return b"".join(found.chunks())
+    with store().open(found.key) as file:
+        return file.read()
+
+
+def base_url(request: HttpRequest) -> str:
+    """The server's own address without a trailing slash: as configured, else the request's, for an allowed host."""
+    try:
+        return settings.ENTREPOT.base_url or request.build_absolute_uri("/").rstrip("/")
+    except DisallowedHost:
+        raise Malformed("this host name is not ours; set ENTREPOT_BASE_URL or ENTREPOT_HOSTS", rule="host") from None
+
+
+def blob(call: Call, found: Found) -> HttpResponseBase:
+    """Answer with an asset's bytes: 200, 206, 304 or RangeRefused."""
+    headers = _headers(call, found)
+    if _unchanged(call, headers["ETag"], found.at):
+        return _with(HttpResponseNotModified(), {name: headers[name] for name in ("ETag", "Cache-Control", "Last-Modified")})
+    part = _range(call, found.size, headers["ETag"], found.at)
+    start, end = part or (0, found.size)
+    status = 206 if part else 200
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.size}"
+    headers["Content-Length"] = str(end - start)
+    if call.request.method == "HEAD":
+        return _with(HttpResponse(status=status, content_type=found.media_type), headers)
+    if start == 0:
+        usage.served(found.asset_id)
+    file = store().open(found.key)
+    database.release()
+    if part:
+        return _with(StreamingHttpResponse(_slice(file, start, end), status=206, content_type=found.media_type), headers)
+    response = FileResponse(file, content_type=found.media_type)
+    del response.headers["Content-Disposition"]  # it would name the blob's file
+    return _with(response, headers)
+
+
+def body(call: Call, content: bytes, media_type: str, *, stale_since: datetime | None = None) -> HttpResponse:
+    """Answer with a document made in memory, with a strong ETag of its bytes; revalidated each time."""
+    headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "Cache-Control": f"{_audience(call)}, no-cache"}
+    headers |= _staleness(stale_since)
+    if _unchanged(call, headers["ETag"], None):
+        return _with(HttpResponseNotModified(), headers)
+    length = {"Content-Length": str(len(content))}
+    return _with(HttpResponse(b"" if call.request.method == "HEAD" else content, content_type=media_type), headers | length)
+
+
+def _streamed(call: Call, fill: Fill) -> HttpResponseBase:
+    """Answer with bytes that are still on their way; a Range is not honoured, which RFC 9110 section 14.2 allows."""
+    headers = {
+        "ETag": f'"{fill.sha256}"',
+        "Content-Length": str(fill.size),
+        "X-Checksum-Sha256": fill.sha256,
+        "Cache-Control": _cache_control(call, fill.path, fill.repo),
+    }
+    chunks: Iterator[bytes] = iter(()) if call.request.method == "HEAD" else fill.chunks()
+    return _with(StreamingHttpResponse(chunks, content_type=fill.media_type), headers)
+
+
+def _headers(call: Call, found: Found) -> dict[str, str]:
+    checksums = {f"X-Checksum-{name.capitalize()}": value for name, value in found.digests.items()}
+    return {
+        "ETag": f'"{found.sha256}"',
+        "Last-Modified": http_date(found.at.timestamp()),
+        "Accept-Ranges": "bytes",
+        "Cache-Control": _cache_control(call, found.path, call.repo),
+        "X-Checksum-Sha256": found.sha256,
+        **checksums,
+        **_staleness(found.checked_at if found.stale else None),
+    }
+
+
+def _cache_control(call: Call, path: str, repo: Repo) -> str:
+    return f"{_audience(call)}, {FOREVER if repo.never_changes(path) else 'no-cache'}"
+
+
+def _audience(call: Call) -> str:
+    """Shared caches may keep only what anybody may read, which they know when nobody said who they are."""
+    return "public" if call.actor.user_id is None else "private"
+
+
+def _staleness(since: datetime | None) -> dict[str, str]:
+    """How a client can tell that the upstream could not be asked (RFC 9111 section 5.1; Warning 110 of RFC 7234)."""
+    if since is None:
+        return {}
+    age = max(0, int((timezone.now() - since).total_seconds()))
+    return {"Age": str(age), "Warning": '110 entrepot "Response is Stale"'}
+
+
+def _unchanged(call: Call, etag: str, at: datetime | None) -> bool:
+    """Whether the client's own copy is this one (RFC 9110 section 13.2.2)."""
+    none_match = call.request.headers.get("If-None-Match")
+    if none_match is not None:
+        return none_match.strip() == "*" or etag in (tag.strip().removeprefix("W/") for tag in none_match.split(","))
+    since = parse_http_date_safe(call.request.headers.get("If-Modified-Since", ""))
+    return since is not None and at is not None and int(at.timestamp()) <= since
+
+
+def _range(call: Call, size: int, etag: str, at: datetime) -> tuple[int, int] | None:
+    """The bytes that are asked for, as start and end; None: the whole, also for several ranges (RFC 9110 section 14.2)."""
+    match = RANGE.fullmatch(call.request.headers.get("Range", "").strip())
+    if not match or not any(match.groups()) or not _range_applies(call, etag, at):
+        return None
+    first, last = match.groups()
+    start, end = (int(first), min(int(last) + 1 if last else size, size)) if first else (max(0, size - int(last)), size)
+    if start >= size or start >= end:
+        raise RangeRefused(f"the range starts past the end of {size} bytes", headers={"Content-Range": f"bytes */{size}"})
+    return start, end
+
+
+def _range_applies(call: Call, etag: str, at: datetime) -> bool:
+    condition = call.request.headers.get("If-Range")
+    if condition is None:
+        return True
+    return condition.strip() == etag or parse_http_date_safe(condition) == int(at.timestamp())
+
+
+def _slice(file, start: int, end: int) -> Iterator[bytes]:
+    with file:
+        file.seek(start)
+        left = end - start
+        while left and (chunk := file.read(min(CHUNK, left))):
+            left -= len(chunk)
+            yield chunk
+
+
+def _with(response: HttpResponseBase, headers: dict[str, str]) -> HttpResponseBase:
+    for name, value in headers.items():
+        response.headers[name] = value
+    return response

@@ -1,0 +1,104 @@
+"""Frees the bytes that history no longer keeps, while everything runs.
+
+A blob is free when no open asset, no asset closed within history.keep, and nothing put aside has it, and it is older than
+the grace. It goes in three steps, each of which may be the last before a crash: mark the row deleting (and commit), delete
+the object, then settle the row: history still tells of its digest (`freed`), or nothing does and the row goes too.
+
+A publisher that holds the row's shared lock is skipped; whether the blob is free is asked again in the statement that marks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef
+
+from repos import database
+from repos.blobs.stores import store
+from repos.models import Aside, Asset, Blob, Lease
+from repos.upkeep import fsck, kept_for
+
+GRACE = timedelta(hours=1)
+BATCH = 500
+
+
+@dataclass
+class Freed:
+    """What a sweep did: blobs and bytes freed, objects and unfinished uploads removed that no row named."""
+
+    blobs: int = 0
+    size: int = 0
+    orphans: int = 0
+    leftovers: int = 0
+
+
+def sweep(*, grace: timedelta = GRACE, dry_run: bool = False) -> Freed:
+    """Free what is free. With `dry_run` only count it."""
+    freed = Freed()
+    if not dry_run:
+        Aside.objects.filter(expires_at__lt=database.now()).delete()
+        Lease.objects.filter(expires_at__lt=database.now() - grace).delete()
+        _finish_marked()
+    for blobs in _batches(grace):
+        if dry_run or _mark(blobs, grace):
+            taken = blobs if dry_run else Blob.objects.filter(pk__in=[blob.pk for blob in blobs], state=Blob.State.DELETING)
+            freed.blobs += len(taken)
+            freed.size += sum(blob.size for blob in taken)
+        if not dry_run:
+            _finish_marked()
+    _remove_strays(freed, grace, dry_run=dry_run)
+    return freed
+
+
+def _free(grace: timedelta):
+    old = Blob.objects.filter(state=Blob.State.LIVE, created_at__lt=database.now() - grace)
+    return old.filter(~Exists(fsck.needed_blobs(kept_for()).filter(pk=OuterRef("pk")).values("pk")))
+
+
+def _batches(grace: timedelta) -> Iterator[list[Blob]]:
+    last = 0
+    while batch := list(_free(grace).filter(pk__gt=last).order_by("pk")[:BATCH]):
+        yield batch
+        last = batch[-1].pk
+
+
+def _mark(blobs: list[Blob], grace: timedelta) -> int:
+    """Mark those of `blobs` that are still free, and that nobody is just now publishing, as deleting."""
+    with transaction.atomic():
+        rows = Blob.objects.filter(pk__in=[blob.pk for blob in blobs], state=Blob.State.LIVE).order_by("pk")
+        skip = connection.features.has_select_for_update_skip_locked
+        locked = [blob.pk for blob in rows.select_for_update(skip_locked=skip)]
+        return _free(grace).filter(pk__in=locked).update(state=Blob.State.DELETING)
+
+
+def _finish_marked() -> None:
+    """Delete the objects of marked rows, also those that an earlier sweep was killed over."""
+    for blob in Blob.objects.filter(state=Blob.State.DELETING).order_by("pk").iterator(chunk_size=BATCH):
+        store().delete(blob.key)
+        with transaction.atomic():
+            if Asset.objects.filter(blob=blob).exists():
+                Blob.objects.filter(pk=blob.pk).update(state=Blob.State.FREED)
+            else:
+                blob.delete()
+
+
+def _remove_strays(freed: Freed, grace: timedelta, *, dry_run: bool) -> None:
+    """Objects and unfinished uploads without a row, which a crash before the commit leaves behind."""
+    bytes_ = store()
+    old = [item for item in bytes_.objects() if item.age > grace.total_seconds()]
+    for start in range(0, len(old), BATCH):
+        items = {item.key: item for item in old[start : start + BATCH]}
+        for key in items.keys() - set(Blob.objects.filter(key__in=items).exclude(state=Blob.State.FREED).values_list("key", flat=True)):
+            freed.orphans += 1
+            freed.size += items[key].size
+            if not dry_run:
+                bytes_.delete(key)
+    for item in bytes_.leftovers():
+        if item.age > grace.total_seconds():
+            freed.leftovers += 1
+            freed.size += item.size
+            if not dry_run:
+                bytes_.discard(item)

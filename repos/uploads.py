@@ -1,0 +1,107 @@
+"""Taking in what a client sends: streamed to the store, counted, hashed, checked against what the client claimed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+from collections.abc import Iterator
+
+from django.http import HttpRequest
+
+from problems import Malformed, Problem, TooLarge
+from repos import database
+from repos.blobs import CHUNK, Incoming
+from repos.blobs.stores import store
+from repos.call import Call
+
+CLAIMS = {
+    "X-Checksum-Sha256": "sha256",
+    "X-Checksum-Sha1": "sha1",
+    "X-Checksum-Md5": "md5",
+    "X-Checksum-Sha512": "sha512",
+}
+LENGTHS = {"sha256": 64, "sha1": 40, "md5": 32, "sha512": 128}
+
+
+@contextlib.contextmanager
+def receive(call: Call, limit: int | None = None) -> Iterator[Incoming]:
+    """The whole body of the request, verified against its length and the digests that its headers claim.
+
+    Raises Malformed for a body that ends early or has another digest, TooLarge past `limit` bytes or the format's. Leaving the block
+    without having kept the bytes discards them.
+    """
+    claims = claimed_digests(call.request)
+    form = call.repo.format
+    names = tuple(dict.fromkeys((*form.digests, *(name for name in claims if name != "sha256"))))
+    limit = form.largest if limit is None else limit
+    with store().receive(limit, names) as incoming:
+        database.release()
+        for chunk in body_stream(call.request, limit):
+            incoming.write(chunk)
+        _check_claims(claims, {"sha256": incoming.sha256, **incoming.digests})
+        yield incoming
+
+
+def body_stream(request: HttpRequest, limit: int | None = None) -> Iterator[bytes]:
+    """The request's body in pieces. Django reads a chunked body as empty, so the server's own stream is used.
+
+    Raises Malformed where the body is shorter than its Content-Length or its last chunk is missing, TooLarge past `limit`.
+    """
+    length = request.environ.get("CONTENT_LENGTH") or None
+    left = _length(length, limit) if length is not None else None
+    stream = request.environ["wsgi.input"]
+    while left is None or left > 0:
+        try:
+            chunk = stream.read(CHUNK if left is None else min(CHUNK, left))
+        except Problem:
+            raise
+        except Exception as error:  # each server has its own exceptions for a body that breaks off
+            raise Malformed("the body broke off before its end; send it again", rule="body.incomplete") from error
+        if not chunk:
+            break
+        if left is not None:
+            left -= len(chunk)
+        yield chunk
+    if left:
+        raise Malformed(f"the body ended {left} bytes before its Content-Length; send it again", rule="body.incomplete")
+
+
+def _length(text: str, limit: int | None) -> int:
+    if not text.isdigit():
+        raise Malformed("Content-Length is no number", rule="body.length")
+    if limit is not None and int(text) > limit:
+        raise TooLarge(f"{text} bytes are more than the {limit} that are taken here", rule="size.limit")
+    return int(text)
+
+
+def claimed_digests(request: HttpRequest) -> dict[str, str]:
+    """The digests, by hashlib name and as hex, that the request's headers claim for its body (RFC 9530 for Content-Digest)."""
+    claims = {}
+    for header, name in CLAIMS.items():
+        value = request.headers.get(header)
+        if value is not None:
+            claims[name] = _hex(value.strip().lower(), name, header)
+    for member in request.headers.get("Content-Digest", "").split(","):
+        name, _, value = member.strip().partition("=")
+        if (known := {"sha-256": "sha256", "sha-512": "sha512"}.get(name.lower())) is not None:
+            with contextlib.suppress(binascii.Error):
+                value = base64.b64decode(value.strip(":"), validate=True).hex()
+            claims[known] = _hex(value, known, "Content-Digest")
+    return claims
+
+
+def _hex(value: str, name: str, header: str) -> str:
+    if len(value) != LENGTHS[name] or not all(character in "0123456789abcdef" for character in value):
+        raise Malformed(f"{header} is no {name} digest", rule="digest.form")
+    return value
+
+
+def _check_claims(claims: dict[str, str], digests: dict[str, str]) -> None:
+    for name, claimed in claims.items():
+        if digests[name] != claimed:
+            raise Malformed(
+                f"the body's {name} is {digests[name]} and not {claimed}, as the headers claim; it was damaged on its way or"
+                " the claim is of another file",
+                rule="digest.mismatch",
+            )

@@ -1,0 +1,156 @@
+"""Asking an upstream over HTTP: one connector, with every rule of egress in it.
+
+Credentials are sent to the origin of the configured URL only, environment proxies are not used, redirects are followed by
+hand, every read has a deadline, and a body counts only if its framing says that it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, TimeoutError as UrllibTimeout
+
+from problems import UpstreamFailed, UpstreamTimeout
+from repos.blobs import CHUNK
+from repos.catalogue import Upstream
+
+REDIRECTS = 5
+USER_AGENT = "entrepot"
+CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The head of an upstream's answer, and its body as `chunks()`."""
+
+    status: int
+    headers: Mapping[str, str]
+    response: urllib3.BaseHTTPResponse
+
+    @property
+    def length(self) -> int | None:
+        """Bytes that the body will have, where the upstream says so and does not encode it."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isdigit() and not self._encoding else None
+
+    @property
+    def framed(self) -> bool:
+        """Whether the end of the body can be told from a cut connection (RFC 9112 section 6.3)."""
+        return "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower()
+
+    @property
+    def _encoding(self) -> str:
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        return "" if encoding == "identity" else encoding
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body, whole or UpstreamFailed. An encoding that was not asked for is undone, if it is gzip, and must end."""
+        if self._encoding not in ("", "gzip", "x-gzip"):
+            raise UpstreamFailed(f"the upstream sent an encoding that was not asked for ({self._encoding[:20]})", rule="upstream.body")
+        with _failures(), contextlib.closing(self.response):
+            yield from _gunzip(self._raw()) if self._encoding else self._raw()
+
+    def _raw(self) -> Iterator[bytes]:
+        yield from self.response.stream(CHUNK, decode_content=False)
+
+
+def ask(upstream: Upstream, url: str, headers: Mapping[str, str]) -> Answer:
+    """GET `url` of `upstream`; the caller reads or closes the body.
+
+    Raises UpstreamTimeout and UpstreamFailed. Statuses are the caller's to judge, but redirects are followed here.
+    """
+    for _ in range(REDIRECTS + 1):
+        response = _get(upstream, url, headers)
+        target = response.headers.get("location")
+        if response.status not in (301, 302, 303, 307, 308) or not target:
+            return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, response)
+        response.close()
+        url = _redirected(url, target)
+    raise UpstreamFailed(f"the upstream redirected more than {REDIRECTS} times", rule="upstream.redirect")
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port (RFC 6454)."""
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _get(upstream: Upstream, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    wanted = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+    if origin(url) == origin(upstream.url):
+        wanted |= _credentials(upstream)
+    with _failures():
+        return _pool_for(upstream.ca).request(
+            "GET",
+            url,
+            headers=wanted,
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, upstream.timeout), read=upstream.timeout),
+        )
+
+
+def _redirected(url: str, target: str) -> str:
+    try:
+        new = urljoin(url, target)
+        scheme, host, _ = origin(new)
+    except ValueError:
+        scheme, host = "", ""
+    if scheme not in ("http", "https") or not host:
+        raise UpstreamFailed("the upstream redirected to what is no http(s) address", rule="upstream.redirect")
+    if urlsplit(url).scheme == "https" and scheme == "http":
+        raise UpstreamFailed("the upstream redirected from https to plain http", rule="upstream.redirect")
+    return new
+
+
+def _credentials(upstream: Upstream) -> dict[str, str]:
+    if upstream.token:
+        return {"Authorization": f"Bearer {upstream.token}"}
+    if upstream.username or upstream.password:
+        return urllib3.make_headers(basic_auth=f"{upstream.username}:{upstream.password}")
+    return {}
+
+
+@lru_cache(maxsize=64)
+def _pool_for(ca: str) -> urllib3.PoolManager:
+    """Connections that trust the system's certificates, and those in the file `ca` if one is named."""
+    context = ssl.create_default_context()
+    if ca:
+        context.load_verify_locations(ca)
+    return urllib3.PoolManager(num_pools=32, maxsize=64, ssl_context=context)
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Turn what the connection does into the upstream's failures."""
+    try:
+        yield
+    except UrllibTimeout as error:
+        raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout") from error
+    except (HTTPError, OSError, ValueError, zlib.error) as error:
+        raise UpstreamFailed(
+            f"the upstream could not be reached or sent an incomplete answer ({type(error).__name__}); try again later",
+            rule="upstream.failed",
+        ) from error
+
+
+def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The decoded body in pieces of bounded size, however well it was packed; a body that stops short is a failure."""
+    decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    for chunk in chunks:
+        piece = decoder.decompress(chunk, CHUNK)
+        while piece:
+            yield piece
+            piece = decoder.decompress(decoder.unconsumed_tail, CHUNK)
+        if decoder.unused_data:
+            raise ValueError("bytes after the end of the gzip stream")
+    if not decoder.eof:
+        raise ValueError("the gzip stream stops short")
