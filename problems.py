@@ -96,3 +96,8 @@ class Unavailable(Problem):
 
 class StorageFull(Problem):
     status, title = 507, "Insufficient Storage"
+
+
+def absent(path: str) -> NotFound:
+    """What is not there, in the one wording that also answers for what is hidden, so that the two cannot be told apart."""
+    return NotFound(f"{path or '/'} is not here, or not for you to read")

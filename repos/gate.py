@@ -20,7 +20,7 @@ from django.views.decorators.csrf import csrf_exempt
 from accounts import tokens
 from accounts.access import rights_of
 from accounts.authenticate import Identity, authenticate
-from problems import Forbidden, MethodRefused, NotFound, Problem, Unauthenticated
+from problems import Forbidden, MethodRefused, Problem, Unauthenticated, absent
 from repos import catalogue, paths, usage
 from repos.call import Call
 from repos.catalogue import Repo
@@ -108,13 +108,13 @@ def _target(request: HttpRequest) -> str:
 def _hidden(identity: Identity, path: str) -> Problem:
     if identity.actor.user_id is None:
         return Unauthenticated("sign in to read here: use a user's name with a password or token", rule="artifact:read")
-    return NotFound(f"{path} is not here")
+    return absent(path)
 
 
 def _route(form: Format, method: str, path: str) -> tuple[Route, dict[str, str]]:
     here = [(route, match) for route in form.routes() if (match := route.pattern.fullmatch(path))]
     if not here:
-        raise NotFound(f"{path} is not here")
+        raise absent(path)
     wanted = "GET" if method == "HEAD" else method
     for route, match in here:
         if route.method == wanted:

@@ -222,3 +222,10 @@ class Installation(models.Model):
     """What this installation has done once: the formats whose repositories the start has created."""
 
     format = models.CharField(max_length=32, unique=True)
+
+
+class Setting(models.Model):
+    """One section of the configuration that belongs to no repository, such as `history`."""
+
+    name = models.CharField(max_length=32, unique=True)
+    value = models.JSONField(default=dict)

@@ -26,7 +26,7 @@ from typing import BinaryIO
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from problems import Conflict, Forbidden, Interrupted, NotFound, Problem, Unavailable, UpstreamFailed, UpstreamTimeout
+from problems import Conflict, Forbidden, Interrupted, NotFound, Problem, Unavailable, UpstreamFailed, UpstreamTimeout, absent
 from repos import database, publish, rows, upstream
 from repos.blobs import CHUNK, Incoming
 from repos.blobs.stores import store
@@ -71,7 +71,7 @@ def check_allowed(repo: Repo, path: str) -> None:
     """Whether the repository's patterns let its upstream be asked for `path`."""
     package = repo.format.package(path)
     if package and repo.private.match(package):
-        raise NotFound(f"{path} is not here")
+        raise absent(path)
     if package and ((repo.include and not repo.include.match(package)) or repo.exclude.match(package)):
         raise Forbidden(f"{package} is not taken from this upstream; ask who runs {repo.key}", rule="repository.include-exclude")
 
@@ -85,7 +85,7 @@ def _is_fresh(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None) -
 def _cached(path: str, asset: Found | None, fresh: Fresh | None, *, cached_only: bool) -> Found:
     missing = fresh is not None and fresh.missing and not cached_only
     if asset is None or missing:
-        raise NotFound(f"{path} is not here")
+        raise absent(path)
     return asset
 
 
@@ -228,7 +228,7 @@ class Fill:
             return replace(self.asset, checked_at=timezone.now())
         if answer.status in (404, 410):
             publish.remember_freshness([self._freshness(answer, missing=True)])
-            raise NotFound(f"{self.path} is not here")
+            raise absent(self.path)
         raise UpstreamFailed(f"the upstream answered {answer.status}; try again later", rule="upstream.status")
 
     def _conditions(self) -> dict[str, str]:

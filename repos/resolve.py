@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from problems import Forbidden, NotFound
+from problems import Forbidden, NotFound, absent
 from repos import proxy, rows
 from repos.call import Call
 from repos.catalogue import Repo
@@ -44,4 +44,4 @@ def find(call: Call, *, cached_only: bool = False) -> Found | Fill:
                 refusal = refusal or error
         elif asset is not None:
             return asset
-    raise refusal or NotFound(f"{call.path} is not here")
+    raise refusal or absent(call.path)

@@ -20,7 +20,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBas
 from django.utils import timezone
 from django.utils.http import http_date, parse_http_date_safe
 
-from problems import Malformed, NotFound, RangeRefused, UpstreamFailed
+from problems import Malformed, NotFound, RangeRefused, UpstreamFailed, absent
 from repos import database, proxy, resolve, usage
 from repos.blobs import CHUNK
 from repos.blobs.stores import store
@@ -66,7 +66,7 @@ def parts(call: Call, *, cached_only: bool = False) -> tuple[list[bytes], dateti
             found.append(part)
             stale_since = min(filter(None, (stale_since, checked_at)), default=None)
     if not found:
-        raise NotFound(f"{call.path} is not here")
+        raise absent(call.path)
     return found, stale_since
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from problems import Malformed, NotFound
+from problems import Malformed, NotFound, absent
 from repos import rows
 from repos.blobs.stores import store
 from repos.catalogue import Repo
@@ -54,7 +54,7 @@ def file_path(module: str, version: str, suffix: str) -> str:
 def _held(repo: Repo, module: str) -> list[str]:
     held = versions(repo, module)
     if not held:
-        raise NotFound(f"{parse.escape_path(module)}/@v/list is not here")
+        raise absent(f"{parse.escape_path(module)}/@v/list")
     return held
 
 

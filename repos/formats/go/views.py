@@ -159,7 +159,7 @@ def _agrees(suffix: str, content: bytes, standing: Found) -> bool:
 def delete_version(call: Call) -> HttpResponse:
     """Take a version away: its three files as one change. Its number stays used; only the same bytes may come back."""
     publish.delete(call.repo, [_path(call, suffix) for suffix in ("zip", "mod", "info")], call.actor.name)
-    return HttpResponse(status=204)
+    return HttpResponse(status=204, content_type=TEXT)
 
 
 def _path(call: Call, suffix: str) -> str:

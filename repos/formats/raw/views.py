@@ -22,12 +22,12 @@ def put_file(call: Call) -> HttpResponse:
         overwrite = call.may("artifact:overwrite", call.repo, described.package)
         publish.put(call.repo, [new], call.actor.name, may_overwrite=overwrite)
         sha256 = incoming.sha256
-    return HttpResponse(status=201, headers={"ETag": f'"{sha256}"', "X-Checksum-Sha256": sha256})
+    return HttpResponse(status=201, content_type="text/plain", headers={"ETag": f'"{sha256}"', "X-Checksum-Sha256": sha256})
 
 
 def delete_file(call: Call) -> HttpResponse:
     publish.delete(call.repo, [call.path], call.actor.name)
-    return HttpResponse(status=204)
+    return HttpResponse(status=204, content_type="text/plain")
 
 
 FILE = r".*[^/]"

@@ -1,0 +1,54 @@
+"""Whether the server is alive, and whether its parts answer."""
+
+from __future__ import annotations
+
+import logging
+
+from django.conf import settings
+from django.db import connection
+from django.http import HttpRequest, HttpResponse
+
+from repos.blobs.stores import store
+
+log = logging.getLogger("entrepot.health")
+TEXT = "text/plain; charset=utf-8"
+
+
+def alive(request: HttpRequest) -> HttpResponse:
+    """The process answers; nothing is said of its parts."""
+    return _text("ok")
+
+
+def ready(request: HttpRequest) -> HttpResponse:
+    """The database and the store answer, else 503 with what does not; the cause is in the log and not for strangers."""
+    failed = [name for name, probe in (("database", _probe_database), ("store", _probe_store)) if not _answers(name, probe)]
+    return _text(f"not answering: {', '.join(failed)}", 503) if failed else _text("ok")
+
+
+def welcome(request: HttpRequest) -> HttpResponse:
+    return _text(f"Entrepot, an artifact registry. How to use a repository: {settings.ENTREPOT.base_url}/<format>/<repository>/")
+
+
+def _answers(name: str, probe) -> bool:
+    try:
+        probe()
+    except Exception:
+        log.exception("the %s does not answer", name)
+        return False
+    return True
+
+
+def _probe_database() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM accounts_epoch")
+        if cursor.fetchone() is None:
+            raise RuntimeError("the database is not migrated")
+
+
+def _probe_store() -> None:
+    with store().receive() as incoming:
+        incoming.write(b"ready?")
+
+
+def _text(line: str, status: int = 200) -> HttpResponse:
+    return HttpResponse(f"{line}\n".encode(), status=status, content_type=TEXT, headers={"Cache-Control": "no-store"})
