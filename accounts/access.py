@@ -1,0 +1,105 @@
+"""The whole rule of who may do what.
+
+Everybody has the grants of anonymous; who is signed in also has those of the authenticated, of their groups, and their
+own. A token's scopes narrow all of them: what is allowed is what a grant AND a scope allow. There is no other way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from django.db import connection
+
+from accounts import scopes
+from accounts.actors import ANONYMOUS, Actor
+from accounts.epoch import Cache
+from accounts.globs import matches
+from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, GLOBAL_PERMISSIONS
+
+__all__ = ["ANONYMOUS", "Actor", "Grant", "Rights", "rights_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Permissions on the repositories and paths that two globs match; on no repository, when the first is empty."""
+
+    permissions: frozenset[str]
+    repository: str
+    path: str
+
+    def covers(self, permission: str, repository: str, package: str | None) -> bool:
+        if permission not in self.permissions:
+            return False
+        if not repository or not self.repository:
+            return repository == self.repository
+        return matches(self.repository, repository) and (
+            package is None or not self.path or matches(self.path, package)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What one actor may do in one epoch."""
+
+    grants: tuple[Grant, ...]
+    scopes: tuple[Grant, ...] | None = None
+
+    def allows(self, permission: str, repository: str, package: str | None = None) -> bool:
+        """Whether the permission holds for a package of a repository; None: for some package, so it may be seen."""
+        return bool(repository) and self._covered(permission, repository, package)
+
+    def allows_globally(self, permission: str) -> bool:
+        """Whether a global permission holds. A grant on all repositories is none."""
+        return permission in GLOBAL_PERMISSIONS and self._covered(permission, "", None)
+
+    def plus(self, extra: Iterable[tuple[Iterable[str], str, str]]) -> Rights:
+        """These rights and implied grants (permissions, repository glob, path glob), which scopes narrow too."""
+        return replace(self, grants=(*self.grants, *(Grant(frozenset(words), *where) for words, *where in extra)))
+
+    def _covered(self, permission: str, repository: str, package: str | None) -> bool:
+        granted = any(grant.covers(permission, repository, package) for grant in self.grants)
+        if self.scopes is None or not granted:
+            return granted
+        return any(scope.covers(permission, repository, package) for scope in self.scopes)
+
+
+def rights_of(actor: Actor, epoch: int) -> Rights:
+    """What the actor may do in the epoch, in at most one query. A user who is not active has what anonymous has."""
+    granted = _GRANTS.get(epoch, actor.user_id)
+    if granted is None:
+        granted = _GRANTS.put(epoch, actor.user_id, _granted_to(actor.user_id))
+    return Rights(granted, None if actor.scopes is None else tuple(map(_scope, actor.scopes)))
+
+
+def _granted_to(user_id: int | None) -> tuple[Grant, ...]:
+    with connection.cursor() as cursor:
+        cursor.execute(_QUERY, {"user": user_id, "anonymous": ANONYMOUS_USER, "authenticated": AUTHENTICATED_GROUP})
+        return tuple(Grant(frozenset(json.loads(words)), *where) for words, *where in cursor.fetchall())
+
+
+def _scope(text: str) -> Grant:
+    permission, repository, path = scopes.parse(text)
+    return Grant(frozenset({permission}), repository, path)
+
+
+_GRANTS: Cache[tuple[Grant, ...]] = Cache()
+
+_QUERY = """
+WITH asker AS (SELECT id FROM accounts_user WHERE id = %(user)s AND is_active),
+held AS (
+    SELECT permission_id, content_object_id FROM accounts_targetuserobjectpermission
+    WHERE user_id IN (SELECT id FROM asker UNION SELECT id FROM accounts_user WHERE username = %(anonymous)s)
+    UNION
+    SELECT permission_id, content_object_id FROM accounts_targetgroupobjectpermission
+    WHERE group_id IN (
+        SELECT group_id FROM accounts_user_groups WHERE user_id IN (SELECT id FROM asker)
+        UNION SELECT id FROM auth_group WHERE name = %(authenticated)s AND EXISTS (SELECT 1 FROM asker)
+    )
+)
+SELECT accounts_role.permissions, accounts_target.repository, accounts_target.path
+FROM held
+JOIN accounts_role ON accounts_role.permission_id = held.permission_id
+JOIN accounts_target ON accounts_target.id = held.content_object_id
+"""

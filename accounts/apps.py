@@ -1,0 +1,13 @@
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+class AccountsConfig(AppConfig):
+    name = "accounts"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from accounts import builtin, signals
+
+        signals.connect()
+        post_migrate.connect(builtin.after_migrate, sender=self, dispatch_uid="accounts.builtin")

@@ -1,0 +1,152 @@
+"""Who there is, and what they may do.
+
+A grant is a row of django-guardian: a user or a group has a permission on a Target. The Target says where (a glob over
+repositories and one over paths), and the permission is a Role in the form guardian knows. Nothing else grants anything:
+Django's `is_superuser` and `is_staff` are not consulted.
+
+Every change to these rows starts a new epoch (see `accounts.signals`). Paths that go around `save` and `delete`
+(`QuerySet.update`, `bulk_create`) call `epoch.bump` themselves.
+"""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import AbstractUser, Group, Permission
+from django.contrib.contenttypes.models import ContentType
+from django.db import models, transaction
+from guardian.models import GroupObjectPermissionBase, UserObjectPermissionBase
+
+from accounts import globs, permissions
+
+
+class SavedWhole(models.Model):
+    """Saved together with what the signals of the save write, the new epoch above all, or not at all."""
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args, **kwargs) -> None:
+        with transaction.atomic():
+            super().save(*args, **kwargs)
+
+
+class User(SavedWhole, AbstractUser):
+    """A person, or a robot (`robot`): somebody who signs in with a password or with tokens."""
+
+    robot = models.BooleanField(default=False)
+
+
+class ExternalName(models.Model):
+    """A group's name elsewhere, such as `sso:team-a`."""
+
+    group = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="external_names")
+    name = models.CharField(max_length=500)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["group", "name"], name="one_external_name")]
+        indexes = [models.Index(fields=["name"], name="external_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Target(SavedWhole):
+    """Where a grant holds: a glob over repositories and one over `Format.package(path)`.
+
+    An empty path glob is every path. Empty in both is the global target, which carries global permissions only.
+    """
+
+    repository = models.CharField(max_length=globs.LENGTH, blank=True)
+    path = models.CharField(max_length=globs.LENGTH, blank=True)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["repository", "path"], name="one_target"),
+            models.CheckConstraint(
+                condition=~models.Q(repository="") | models.Q(path=""), name="paths_need_repositories"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.repository}:{self.path}" if self.path else self.repository
+
+
+class Role(SavedWhole):
+    """A named set of permissions. To guardian it is the Permission on Target with the code name `role:<name>`."""
+
+    name = models.CharField(max_length=90, unique=True)
+    permissions = models.JSONField(default=list)
+    permission = models.OneToOneField(Permission, on_delete=models.CASCADE, related_name="role", editable=False)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args, **kwargs) -> None:
+        """Raises problems.Malformed for an unknown permission."""
+        self.permissions = permissions.checked(self.permissions)
+        with transaction.atomic():
+            self._name_permission()
+            super().save(*args, **kwargs)
+
+    def _name_permission(self) -> None:
+        codename = f"role:{self.name}"
+        if not self.permission_id:
+            self.permission, _ = Permission.objects.get_or_create(
+                content_type=ContentType.objects.get_for_model(Target), codename=codename, defaults={"name": codename}
+            )
+        elif self.permission.codename != codename:
+            self.permission.codename = self.permission.name = codename
+            self.permission.save()
+
+
+class TargetUserObjectPermission(SavedWhole, UserObjectPermissionBase):
+    """A user has a role on a target."""
+
+    content_object = models.ForeignKey(Target, on_delete=models.CASCADE, related_name="user_grants")
+
+    class Meta(UserObjectPermissionBase.Meta):
+        default_permissions = ()
+
+
+class TargetGroupObjectPermission(SavedWhole, GroupObjectPermissionBase):
+    """A group has a role on a target."""
+
+    content_object = models.ForeignKey(Target, on_delete=models.CASCADE, related_name="group_grants")
+
+    class Meta(GroupObjectPermissionBase.Meta):
+        default_permissions = ()
+
+
+class Token(models.Model):
+    """A secret that signs in as its user, known by its SHA-256 alone. With `scopes` it may only what they allow too."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    prefix = models.CharField(max_length=16, help_text="the secret's first characters, to tell tokens apart")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")
+    name = models.CharField(max_length=100, blank=True)
+    scopes = models.JSONField(null=True, help_text="PERMISSION@REPOSITORY-GLOB[:PATH-GLOB]; null: all its user may")
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True)
+    last_used_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        default_permissions = ()
+        indexes = [models.Index(fields=["prefix"], name="token_prefix")]
+
+    def __str__(self) -> str:
+        return f"{self.prefix}… of {self.user_id}"
+
+
+class Epoch(models.Model):
+    """The one row of `accounts.epoch`."""
+
+    number = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.CheckConstraint(condition=models.Q(pk=1), name="one_epoch")]
