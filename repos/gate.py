@@ -17,7 +17,6 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from accounts import tokens
 from accounts.access import rights_of
 from accounts.authenticate import Identity, authenticate
 from problems import Forbidden, MethodRefused, Problem, Unauthenticated, absent
@@ -57,13 +56,12 @@ def enter(request: HttpRequest, form: Format) -> tuple[Call, Route, dict[str, st
     path = paths.parse(rest)
     identity = authenticate(request.headers.get("Authorization"))
     if identity.actor.token_id is not None:
-        tokens.used(identity.actor.token_id)
         usage.write_soon()
     repositories = catalogue.repositories(identity.epoch)
     repo = repositories.get((form.key, key))
     rights = rights_of(identity.actor, identity.epoch).plus(_open_on_loopback(repositories))
-    package = form.package(path) or None
-    if repo is None or not rights.allows(READ, key, package):
+    package = form.package(path)
+    if repo is None or not rights.allows(READ, key, package or None):
         raise _hidden(identity, path)
     route, names = _route(form, request.method or "", path)
     if route.action != "read":
@@ -133,7 +131,7 @@ def _writable(repo: Repo) -> Repo:
     raise MethodRefused(f"{repo.key} {why} and takes no uploads; use a local one", rule="repository.kind", headers={"Allow": "GET, HEAD"})
 
 
-def _not_allowed(identity: Identity, action: str, repo: Repo, package: str | None) -> Problem:
+def _not_allowed(identity: Identity, action: str, repo: Repo, package: str) -> Problem:
     rule = f"artifact:{action}"
     if identity.actor.user_id is None:
         return Unauthenticated(f"sign in to {action} here", rule=rule)

@@ -123,7 +123,8 @@ class FilesystemIncoming:
 
     def _move(self, target: Path) -> None:
         while True:
-            target.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                target.parent.mkdir()
             with contextlib.suppress(FileNotFoundError):  # a delete of the same digest took the empty folder away
                 self._file.rename(target)
                 break

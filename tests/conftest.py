@@ -1,0 +1,45 @@
+"""Fixtures for all tests under tests/: real servers, upstreams and databases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.parts.postgres import fresh_database
+from tests.parts.server import Server
+from tests.parts.upstream import Upstream
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and a data folder of its own."""
+    started: list[Server] = []
+
+    def start(**environment: str) -> Server:
+        data = tmp_path_factory.mktemp("data")
+        postgres = os.environ.get("ENTREPOT_TEST_POSTGRES")
+        url = fresh_database(postgres) if postgres else f"sqlite:///{data}/entrepot.sqlite3"
+        one = Server(Path(data), url, environment)
+        started.append(one)
+        return one.start()
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Callable[[], Upstream]]:
+    """Starts scripted upstreams."""
+    started: list[Upstream] = []
+
+    def start() -> Upstream:
+        started.append(Upstream())
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()

@@ -1,0 +1,121 @@
+"""An upstream that does what a test tells it: answers, fails, lies, cuts, or is not there. On loopback, in threads."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Route = bytes | int | Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    upstream: Upstream
+
+    def do_GET(self) -> None:
+        self.upstream.seen.append((self.path, dict(self.headers)))
+        route = self.upstream.routes.get(self.path, 404)
+        if isinstance(route, bytes):
+            self.answer(200, route)
+        elif isinstance(route, int):
+            self.answer(route, b"the upstream says so")
+        else:
+            route(self)
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, *_: Any) -> None:  # clients that go away are part of the tests
+        pass
+
+
+class Upstream:
+    """`routes`: path -> bytes (200), a status, or a function of the handler. `seen`: the requests that came."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Route] = {}
+        self.seen: list[tuple[str, dict[str, str]]] = []
+        self._start(0)
+
+    def _start(self, port: int) -> None:
+        self._server = Server(("127.0.0.1", port), type("H", (Handler,), {"upstream": self}))
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """Nobody listens at the upstream's address."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self._start(self.port)
+
+    def hits(self, path: str) -> int:
+        return sum(seen == path for seen, _ in self.seen)
+
+    @staticmethod
+    def slowly(body: bytes, seconds: float) -> Route:
+        """The body after a while, so that others come meanwhile."""
+
+        def route(handler: Handler) -> None:
+            time.sleep(seconds)
+            handler.answer(200, body)
+
+        return route
+
+    @staticmethod
+    def stating(body: bytes, sha256: str) -> Route:
+        """The body, with a digest in the head that may be a lie."""
+        return lambda handler: handler.answer(200, body, {"X-Checksum-Sha256": sha256})
+
+    @staticmethod
+    def cut(body: bytes, at: int, framing: str) -> Route:
+        """The first `at` bytes of the body, then the connection ends; framed by length, in chunks, or not at all."""
+
+        def route(handler: Handler) -> None:
+            handler.close_connection = True
+            handler.send_response(200)
+            if framing == "length":
+                handler.send_header("Content-Length", str(len(body)))
+            elif framing == "chunked":
+                handler.send_header("Transfer-Encoding", "chunked")
+            else:
+                handler.send_header("Connection", "close")
+            handler.end_headers()
+            part = body[:at]
+            if framing == "chunked":
+                part = b"%x\r\n%s" % (len(body), part)
+            handler.wfile.write(part)
+
+        return route
+
+    @staticmethod
+    def incomplete(ask: Callable[[], Any]) -> bool:
+        """Whether the answer was a failure, or was never completed."""
+        try:
+            return ask().status >= 500
+        except (http.client.HTTPException, OSError):
+            return True

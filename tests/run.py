@@ -1,0 +1,121 @@
+"""`./dev test`: the whole suite on PostgreSQL, contract and flows on SQLite too; then what could not be run, and the sum.
+
+Installs PostgreSQL where it is missing and may be installed. With CI=true a skipped test is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.parts.postgres import Postgres, binaries
+
+ON_BOTH = ["tests/contract", "tests/flows", "repos/configuration", "accounts"]
+NOTHING_COLLECTED = 5
+
+
+@dataclass
+class Sum:
+    """What the runs came to."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    not_run: list[str] = field(default_factory=list)
+    failed_runs: list[str] = field(default_factory=list)
+
+
+def main(arguments: list[str]) -> int:
+    soak = "--soak" in arguments
+    chosen = [argument for argument in arguments if argument != "--soak"]
+    total = Sum()
+    with tempfile.TemporaryDirectory(prefix="entrepot-tests-") as folder:
+        postgres = start_postgres(total)
+        try:
+            common = ["-m", "soak" if soak else "not soak", *(chosen or ["-n", "2", "--dist", "loadscope", "--durations=15"])]
+            if postgres:
+                run("PostgreSQL", common, {"ENTREPOT_TEST_POSTGRES": postgres.url}, Path(folder), total)
+            if not soak and not chosen:
+                run("SQLite", [*common, *ON_BOTH], {}, Path(folder), total)
+            elif not postgres:
+                run("SQLite", common, {}, Path(folder), total)
+        finally:
+            if postgres:
+                postgres.stop()
+    return report(total)
+
+
+def start_postgres(total: Sum) -> Postgres | None:
+    try:
+        install_postgres()
+        return Postgres()
+    except (OSError, subprocess.SubprocessError) as error:
+        total.not_run.append(f"everything on PostgreSQL: {error}")
+        return None
+
+
+def install_postgres() -> None:
+    """From Debian's packages, where they are missing and we may."""
+    try:
+        binaries()
+    except FileNotFoundError:
+        if os.geteuid() or not shutil.which("apt-get"):
+            raise
+        subprocess.run(["apt-get", "update", "-qq"], check=True)
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "postgresql"], check=True, env=environment)
+
+
+def run(name: str, arguments: list[str], environment: dict[str, str], folder: Path, total: Sum) -> None:
+    """One run of pytest, its outcome added to `total`."""
+    print(f"== on {name}", flush=True)
+    report_file = folder / f"{name}.xml"
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("ENTREPOT_")}
+    data = folder / name
+    url = f"sqlite:///{data}/tests.sqlite3" if not environment else environment["ENTREPOT_TEST_POSTGRES"]
+    settings = {"ENTREPOT_DATA": str(data), "ENTREPOT_DATABASE_URL": url, **environment}
+    command = [sys.executable, "-m", "pytest", f"--junit-xml={report_file}", *arguments]
+    code = subprocess.run(command, env={**clean, **settings}, check=False).returncode
+    if report_file.exists():
+        count(ET.parse(report_file), name, total)
+    if code not in (0, NOTHING_COLLECTED):
+        total.failed_runs.append(f"{name}: pytest ended with {code}")
+
+
+def count(tree: ET.ElementTree, name: str, total: Sum) -> None:
+    for case in tree.iter("testcase"):
+        skipped = case.find("skipped")
+        if skipped is not None:
+            total.counts["skipped"] += 1
+            reason = re.sub(r"\s+", " ", skipped.get("message", ""))
+            total.not_run.append(f"{case.get('classname')}.{case.get('name')} on {name}: {reason}")
+        elif case.find("failure") is not None or case.find("error") is not None:
+            total.counts["failed"] += 1
+        else:
+            total.counts["passed"] += 1
+
+
+def report(total: Sum) -> int:
+    if total.not_run:
+        print("\nNot run:")
+        for line in total.not_run:
+            print(f"  {line}")
+    for line in total.failed_runs:
+        print(line)
+    strict = os.environ.get("CI") == "true"
+    if strict and total.not_run:
+        print("With CI=true nothing may be left out.")
+    skipped = f", {total.counts['skipped']} skipped" if total.counts["skipped"] else ""
+    print(f"{total.counts['passed']} passed, {total.counts['failed']} failed{skipped}", flush=True)
+    failed = total.counts["failed"] or total.failed_runs or (strict and total.not_run) or not total.counts["passed"]
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
