@@ -34,9 +34,7 @@ class Grant:
             return False
         if not repository or not self.repository:
             return repository == self.repository
-        return matches(self.repository, repository) and (
-            package is None or not self.path or matches(self.path, package)
-        )
+        return matches(self.repository, repository) and (package is None or not self.path or matches(self.path, package))
 
 
 @dataclass(frozen=True, slots=True)

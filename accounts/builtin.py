@@ -43,9 +43,7 @@ def _ensure_role(apps: Apps, name: str, permissions: list[str]) -> bool:
         return False
     if role is None:
         role = apps.get_model("accounts", "Role")(name=name)
-        target, _ = apps.get_model("contenttypes", "ContentType").objects.get_or_create(
-            app_label="accounts", model="target"
-        )
+        target, _ = apps.get_model("contenttypes", "ContentType").objects.get_or_create(app_label="accounts", model="target")
         role.permission, _ = apps.get_model("auth", "Permission").objects.get_or_create(
             content_type=target, codename=f"role:{name}", defaults={"name": f"role:{name}"}
         )

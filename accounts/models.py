@@ -63,9 +63,7 @@ class Target(SavedWhole):
         default_permissions = ()
         constraints = [
             models.UniqueConstraint(fields=["repository", "path"], name="one_target"),
-            models.CheckConstraint(
-                condition=~models.Q(repository="") | models.Q(path=""), name="paths_need_repositories"
-            ),
+            models.CheckConstraint(condition=~models.Q(repository="") | models.Q(path=""), name="paths_need_repositories"),
         ]
 
     def __str__(self) -> str:

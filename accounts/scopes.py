@@ -28,17 +28,13 @@ def parse(text: str) -> Scope:
     permissions.checked([permission])
     if not at:
         if permission not in permissions.GLOBAL_PERMISSIONS:
-            raise problems.Malformed(
-                f"The scope {permission} says no repositories: write {permission}@REPOSITORY-GLOB."
-            )
+            raise problems.Malformed(f"The scope {permission} says no repositories: write {permission}@REPOSITORY-GLOB.")
         return Scope(permission, "", "")
     if permission not in permissions.REPOSITORY_PERMISSIONS:
         raise problems.Malformed(f"{permission} is not of a repository: write the scope as {permission} alone.")
     repository, colon, path = where.partition(":")
     if not repository or (colon and not path):
-        raise problems.Malformed(
-            f"The scope {permission}@… is PERMISSION@REPOSITORY-GLOB[:PATH-GLOB], none of them empty."
-        )
+        raise problems.Malformed(f"The scope {permission}@… is PERMISSION@REPOSITORY-GLOB[:PATH-GLOB], none of them empty.")
     return Scope(permission, globs.checked(repository), globs.checked(path))
 
 

@@ -124,8 +124,7 @@ def flush() -> int:
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.executemany(
-                "UPDATE accounts_token SET last_used_at = %s"
-                " WHERE id = %s AND (last_used_at IS NULL OR last_used_at < %s)",
+                "UPDATE accounts_token SET last_used_at = %s WHERE id = %s AND (last_used_at IS NULL OR last_used_at < %s)",
                 rows,
             )
     except BaseException:

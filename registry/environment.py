@@ -56,7 +56,9 @@ class Environment:
 
 def read(variables: Mapping[str, str] | None = None) -> Environment:
     """The environment's settings. Raises EnvironmentProblem for a value that cannot be used and a name that is unknown."""
-    given = {name: value for name, value in (os.environ if variables is None else variables).items() if name.startswith("ENTREPOT_")}
+    given = {
+        name: value for name, value in (os.environ if variables is None else variables).items() if name.startswith("ENTREPOT_")
+    }
     _check_names(given)
     reader = _Reader(given)
     data = reader.get("DATA", str(ROOT / "var"), _folder)
@@ -88,7 +90,9 @@ def _check_names(given: Mapping[str, str]) -> None:
     for name in given:
         if name not in known and not name.startswith(FOREIGN):
             close = difflib.get_close_matches(name, known, 1)
-            raise EnvironmentProblem(f"{name} is no setting" + (f"; did you mean {close[0]}?" if close else f"; settings are {', '.join(known)}"))
+            raise EnvironmentProblem(
+                f"{name} is no setting" + (f"; did you mean {close[0]}?" if close else f"; settings are {', '.join(known)}")
+            )
 
 
 class _Reader:

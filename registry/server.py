@@ -62,8 +62,8 @@ def options(environment: Environment) -> dict[str, Any]:
 def certificate_files(environment: Environment) -> tuple[Path, Path]:
     """The certificate and key of ENTREPOT_TLS; for `self` made under the data folder where they are missing or end soon."""
     if environment.tls != "self":
-        certificate, _, key = environment.tls.partition(":")
-        return Path(certificate), Path(key)
+        names = environment.tls.partition(":")
+        return Path(names[0]), Path(names[2])
     folder = Path(environment.data) / "tls"
     certificate, key = folder / "cert.pem", folder / "key.pem"
     if not (certificate.exists() and key.exists() and _lasts(certificate)):
@@ -100,9 +100,7 @@ def _make_certificate(certificate: Path, key: Path, environment: Environment) ->
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(secret, hashes.SHA256())
     )
-    private = secret.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    private = secret.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     key.unlink(missing_ok=True)
     with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
         out.write(private)

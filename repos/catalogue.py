@@ -148,7 +148,11 @@ def _repo(row: models.Repository, others: dict[str, Repo]) -> Repo:
         deploy_to=others.get(settings.get("deploy_to", "")),
         upstreams=tuple(_upstream(item) for item in settings.get("upstreams", ())),
         cache=CacheRules(
-            **{name: duration(text) for name, text in settings.get("cache", {}).items() if name in CacheRules.__dataclass_fields__}
+            **{
+                name: duration(text)
+                for name, text in settings.get("cache", {}).items()
+                if name in CacheRules.__dataclass_fields__
+            }
         ),
         offline=bool(settings.get("offline", False)),
         **{name: _patterns(settings.get(name, ())) for name in ("private", "immutable", "include", "exclude")},

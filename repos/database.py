@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from django.db import connection
 from django.utils import timezone
 
 
 def now() -> datetime:
-    """The database's own clock, so that nodes whose clocks differ agree. Not the transaction's start, which would run backwards."""
+    """The database's own clock, on which nodes agree; not the transaction's start, which would run backwards."""
     if connection.vendor != "postgresql":
         return timezone.now()
     with connection.cursor() as cursor:
@@ -31,11 +32,11 @@ def release() -> None:
         connection.close()
 
 
-def moment(value: datetime | str | None) -> datetime | None:
+def moment(value: Any) -> Any:
     """A timestamp as a raw query gives it: SQLite has text, in UTC."""
     return datetime.fromisoformat(value).replace(tzinfo=UTC) if isinstance(value, str) else value
 
 
-def parameter(value: datetime) -> datetime | str:
+def parameter(value: datetime) -> Any:
     """A timestamp as a raw query takes it."""
     return connection.ops.adapt_datetimefield_value(value)

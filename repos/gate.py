@@ -1,9 +1,9 @@
 """The only door to artefacts: which repository, who is asking, may they; then the format's handler; then errors, in one place.
 
-    anonymous, may not read         401 with the challenge, for what is private and what does not exist alike
-    signed in, may not read         404, like absent
-    may read, the kind cannot       405: writing to a remote, or to a virtual without deploy_to
-    may read, may not write         403 (anonymous: 401)
+anonymous, may not read         401 with the challenge, for what is private and what does not exist alike
+signed in, may not read         404, like absent
+may read, the kind cannot       405: writing to a remote, or to a virtual without deploy_to
+may read, may not write         403 (anonymous: 401)
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
 
 def _target(request: HttpRequest) -> str:
     """The path part of the request target as the client sent it, escapes and all; a decoded one hides encoded slashes."""
-    raw = request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI")
+    raw = request.META.get("RAW_URI") or request.META.get("REQUEST_URI")
     if raw is None:
         return quote(request.path)
     if not raw.startswith("/"):  # the absolute form (RFC 9112 section 3.2.2)
@@ -128,7 +128,9 @@ def _writable(repo: Repo) -> Repo:
     if repo.is_virtual and repo.deploy_to is not None:
         return repo.deploy_to
     why = "is a virtual repository without deploy_to" if repo.is_virtual else "is a remote repository"
-    raise MethodRefused(f"{repo.key} {why} and takes no uploads; use a local one", rule="repository.kind", headers={"Allow": "GET, HEAD"})
+    raise MethodRefused(
+        f"{repo.key} {why} and takes no uploads; use a local one", rule="repository.kind", headers={"Allow": "GET, HEAD"}
+    )
 
 
 def _not_allowed(identity: Identity, action: str, repo: Repo, package: str) -> Problem:
@@ -144,5 +146,3 @@ def _open_on_loopback(repositories: dict[tuple[str, str], Repo]) -> tuple[tuple[
     if not settings.ENTREPOT.open_on_loopback:
         return ()
     return tuple((frozenset({READ}), repo.key, "") for repo in repositories.values() if repo.seeded)
-
-

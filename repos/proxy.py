@@ -1,12 +1,12 @@
 """A remote repository: what is cached and fresh is served, else the upstream is asked, once for all who wait.
 
-    get ── fresh? ──> the cached asset
-     └── join a Fill (one a path in this process) ── lease (one a path among all processes) ── ask the upstream
-           ├── 200: receive, verify, describe, publish.fill, then serve from the store; where the digest is known before the
-           │        end, those who wait read along (all but the last piece, until the whole is verified)
-           ├── 304: what is cached is fresh again
-           ├── 404, 410: remembered for a short time
-           └── anything else: the newest cached answer, marked stale, else the failure. Never "not found".
+get ── fresh? ──> the cached asset
+ └── join a Fill (one a path in this process) ── lease (one a path among all processes) ── ask the upstream
+       ├── 200: receive, verify, describe, publish.fill, then serve from the store; where the digest is known before the
+       │        end, those who wait read along (all but the last piece, until the whole is verified)
+       ├── 304: what is cached is fresh again
+       ├── 404, 410: remembered for a short time
+       └── anything else: the newest cached answer, marked stale, else the failure. Never "not found".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import BinaryIO
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from problems import Conflict, Forbidden, Interrupted, NotFound, Problem, Unavailable, UpstreamFailed, UpstreamTimeout, absent
+from problems import Conflict, Forbidden, Interrupted, Problem, Unavailable, UpstreamFailed, UpstreamTimeout, absent
 from repos import database, publish, rows, upstream
 from repos.blobs import CHUNK, Incoming
 from repos.blobs.stores import store
@@ -241,7 +241,9 @@ class Fill:
         """Take the body in, verify it and record it."""
         expected = stated_sha256(answer)
         if not answer.framed and not expected:
-            raise UpstreamFailed("the upstream's answer has no length, so a cut cannot be told from its end", rule="upstream.framing")
+            raise UpstreamFailed(
+                "the upstream's answer has no length, so a cut cannot be told from its end", rule="upstream.framing"
+            )
         form = self.repo.format
         with store().receive(form.largest, form.digests) as incoming:
             self._let_others_read(answer, incoming, expected)
@@ -253,10 +255,14 @@ class Fill:
                 new = New(self.path, Bytes.of(incoming), described)
                 publish.fill(self.repo, [new], self._freshness(answer, missing=False), fence)
             except (Conflict, Forbidden) as error:
-                raise UpstreamFailed(f"the upstream changed what can never change: {error.detail}", rule="upstream.changed") from error
+                raise UpstreamFailed(
+                    f"the upstream changed what can never change: {error.detail}", rule="upstream.changed"
+                ) from error
             except Problem as error:
                 if error.status in (400, 413):
-                    raise UpstreamFailed(f"the upstream sent what is malformed: {error.reason}", rule="upstream.malformed") from error
+                    raise UpstreamFailed(
+                        f"the upstream sent what is malformed: {error.reason}", rule="upstream.malformed"
+                    ) from error
                 raise
         return self._recorded()
 
@@ -289,12 +295,12 @@ class Fill:
     def _freshness(self, answer: upstream.Answer, *, missing: bool) -> Freshness:
         now = timezone.now()
         lifetime = self.repo.cache.missing if missing else self.repo.format.lifetime(self.path, self.repo.cache.lifetime)
-        same = answer.status == 304 and self.fresh is not None
+        before = self.fresh if answer.status == 304 else None
         return Freshness(
             repository_id=self.repo.id,
             path_key=self.repo.format.path_key(self.path),
-            etag=self.fresh.etag if same else _header(answer, "etag", 255),
-            last_modified=self.fresh.last_modified if same else _header(answer, "last-modified", 64),
+            etag=before.etag if before else _header(answer, "etag", 255),
+            last_modified=before.last_modified if before else _header(answer, "last-modified", 64),
             checked_at=now,
             expires_at=None if lifetime is None else now + lifetime,
             missing=missing,

@@ -223,7 +223,7 @@ def _lock_blobs(contents: Sequence[Bytes]) -> dict[str, Blob]:
     )
     digests = sorted({content.sha256 for content in contents})
     rows = Blob.objects.raw(
-        f"SELECT * FROM repos_blob WHERE state = 'live' AND sha256 IN ({', '.join(['%s'] * len(digests))}) "  # noqa: S608
+        f"SELECT * FROM repos_blob WHERE state = 'live' AND sha256 IN ({', '.join(['%s'] * len(digests))}) "
         f"ORDER BY id {database.share_lock()}",
         digests,
     )

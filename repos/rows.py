@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from django.db import connection
 
@@ -83,7 +84,7 @@ def look(repos: Sequence[Repo], path: str, *, ownership: bool = False) -> Known:
         return Known()
     format = repos[0].format
     package = format.package(path)
-    parts = [(ASSETS, [repo.id for repo in repos], format.path_key(path))]
+    parts: list[tuple[str, list[int], str]] = [(ASSETS, [repo.id for repo in repos], format.path_key(path))]
     if remotes := [repo.id for repo in repos if repo.is_remote]:
         parts.append((FRESHNESS, remotes, format.path_key(path)))
     locals_ = [repo.id for repo in repos if repo.is_local]
@@ -94,9 +95,10 @@ def look(repos: Sequence[Repo], path: str, *, ownership: bool = False) -> Known:
 
 def _known(parts: list[tuple[str, list[int], str]]) -> Known:
     sql = " UNION ALL ".join(text.format(repositories=", ".join(["%s"] * len(ids))) for text, ids, _ in parts)
+    values: list[Any] = [value for _, ids, name in parts for value in (*ids, name)]
     known = Known()
     with connection.cursor() as cursor:
-        cursor.execute(sql, [value for _, ids, name in parts for value in (*ids, name)])
+        cursor.execute(sql, values)
         for what, repository_id, *row in cursor.fetchall():
             if what == "asset":
                 known.assets[repository_id] = _found(repository_id, row)

@@ -23,7 +23,9 @@ def unseal(sealed: str) -> str:
     try:
         return _fernet(settings.SECRET_KEY).decrypt(sealed.encode()).decode()
     except InvalidToken:
-        raise Unavailable("a stored secret was sealed under another ENTREPOT_SECRET_KEY; apply it again", rule="secret.key") from None
+        raise Unavailable(
+            "a stored secret was sealed under another ENTREPOT_SECRET_KEY; apply it again", rule="secret.key"
+        ) from None
 
 
 @lru_cache(maxsize=4)

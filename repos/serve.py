@@ -1,9 +1,9 @@
 """The read path: from a path to bytes on the wire.
 
-    get        an artefact: the asset that stands there
-    document   an index: what each repository that may answer has to say, merged
-    blob       bytes that were found, with their validators, ranges and cache rules (RFC 9110, RFC 9111)
-    body       a document that was made in memory
+get        an artefact: the asset that stands there
+document   an index: what each repository that may answer has to say, merged
+blob       bytes that were found, with their validators, ranges and cache rules (RFC 9110, RFC 9111)
+body       a document that was made in memory
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from typing import BinaryIO, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
@@ -29,6 +30,7 @@ from repos.catalogue import Repo
 from repos.proxy import Fill
 from repos.rows import Found, Known
 
+Response = TypeVar("Response", bound=HttpResponseBase)
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 FOREVER = "max-age=31536000, immutable"
 
@@ -40,7 +42,7 @@ def get(call: Call, *, cached_only: bool = False) -> HttpResponseBase:
 
 
 def document(call: Call, media_type: str, *, cached_only: bool = False) -> HttpResponseBase:
-    """Answer GET or HEAD for an index: rendered where the repository is local, the upstream's where it is remote, merged where virtual.
+    """Answer GET or HEAD for an index: rendered where the repository is local, merged where it is virtual, else the upstream's.
 
     Raises NotFound where nobody has it.
     """
@@ -204,7 +206,7 @@ def _range_applies(call: Call, etag: str, at: datetime) -> bool:
     return condition.strip() == etag or parse_http_date_safe(condition) == int(at.timestamp())
 
 
-def _slice(file, start: int, end: int) -> Iterator[bytes]:
+def _slice(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
     with file:
         file.seek(start)
         left = end - start
@@ -213,7 +215,7 @@ def _slice(file, start: int, end: int) -> Iterator[bytes]:
             yield chunk
 
 
-def _with(response: HttpResponseBase, headers: dict[str, str]) -> HttpResponseBase:
+def _with(response: Response, headers: dict[str, str]) -> Response:
     for name, value in headers.items():
         response.headers[name] = value
     return response

@@ -28,8 +28,8 @@ LENGTHS = {"sha256": 64, "sha1": 40, "md5": 32, "sha512": 128}
 def receive(call: Call, limit: int | None = None) -> Iterator[Incoming]:
     """The whole body of the request, verified against its length and the digests that its headers claim.
 
-    Raises Malformed for a body that ends early or has another digest, TooLarge past `limit` bytes or the format's. Leaving the block
-    without having kept the bytes discards them.
+    Raises Malformed for a body that ends early or has another digest, TooLarge past `limit` bytes or the format's.
+    Leaving the block without having kept the bytes discards them.
     """
     claims = claimed_digests(call.request)
     form = call.repo.format
@@ -48,9 +48,9 @@ def body_stream(request: HttpRequest, limit: int | None = None) -> Iterator[byte
 
     Raises Malformed where the body is shorter than its Content-Length or its last chunk is missing, TooLarge past `limit`.
     """
-    length = request.environ.get("CONTENT_LENGTH") or None
+    length = request.META.get("CONTENT_LENGTH") or None
     left = _length(length, limit) if length is not None else None
-    stream = request.environ["wsgi.input"]
+    stream = request.META["wsgi.input"]
     while left is None or left > 0:
         try:
             chunk = stream.read(CHUNK if left is None else min(CHUNK, left))

@@ -15,7 +15,8 @@ from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, TimeoutError as UrllibTimeout
+from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as UrllibTimeout
 
 from problems import UpstreamFailed, UpstreamTimeout
 from repos.blobs import CHUNK
@@ -53,7 +54,9 @@ class Answer:
     def chunks(self) -> Iterator[bytes]:
         """The body, whole or UpstreamFailed. An encoding that was not asked for is undone, if it is gzip, and must end."""
         if self._encoding not in ("", "gzip", "x-gzip"):
-            raise UpstreamFailed(f"the upstream sent an encoding that was not asked for ({self._encoding[:20]})", rule="upstream.body")
+            raise UpstreamFailed(
+                f"the upstream sent an encoding that was not asked for ({self._encoding[:20]})", rule="upstream.body"
+            )
         with _failures(), contextlib.closing(self.response):
             yield from _gunzip(self._raw()) if self._encoding else self._raw()
 

@@ -93,9 +93,7 @@ def test_each_change_is_a_new_epoch(cast: User, change: Callable[[], object]) ->
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_no_change_is_made_without_its_epoch(
-    cast: User, change: Callable[[], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_change_is_made_without_its_epoch(cast: User, change: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     state, before = _state(), epoch.current()
 
     def fail() -> int:

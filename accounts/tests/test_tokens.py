@@ -175,9 +175,7 @@ def test_other_lifetimes_are_refused(text: str) -> None:
 
 
 def test_the_command_prints_the_token_alone_on_the_last_line(ci: User) -> None:
-    lines = run(
-        "create", "ci", "--name", "build", "--expires", "90d", "--scope", "artifact:read@*", "--scope", "audit:read"
-    )
+    lines = run("create", "ci", "--name", "build", "--expires", "90d", "--scope", "artifact:read@*", "--scope", "audit:read")
     assert len(lines) > 1
     actor = authenticate(f"Bearer {lines[-1]}").actor
     assert (actor.name, actor.scopes) == ("ci", ("artifact:read@*", "audit:read"))
@@ -189,7 +187,7 @@ def test_the_command_prints_the_token_alone_on_the_last_line(ci: User) -> None:
 
 def test_the_command_lists_and_revokes(ann: User, ci: User) -> None:
     first, secret = tokens.create(ci, "build")
-    second, other = tokens.create(ann)
+    second, _other = tokens.create(ann)
     listed = "\n".join(run("list"))
     assert first.prefix in listed
     assert second.prefix in listed

@@ -1,10 +1,10 @@
 """Whether rows and bytes agree. Reads only; every finding is one line, and an empty list is the promise kept.
 
-    bytes       an open asset, or one closed within history.keep, whose bytes are missing or have another size
-    orphan      an object in the store that no row names, older than the grace
-    leftover    bytes of an upload or fetch that ended long ago
-    digest      (scrub) an object whose bytes do not have its digest
-    history     change numbers with a gap, times that go back, a head that is not the newest number
+bytes       an open asset, or one closed within history.keep, whose bytes are missing or have another size
+orphan      an object in the store that no row names, older than the grace
+leftover    bytes of an upload or fetch that ended long ago
+digest      (scrub) an object whose bytes do not have its digest
+history     change numbers with a gap, times that go back, a head that is not the newest number
 """
 
 from __future__ import annotations

@@ -91,7 +91,9 @@ def _remove_strays(freed: Freed, grace: timedelta, *, dry_run: bool) -> None:
     old = [item for item in bytes_.objects() if item.age > grace.total_seconds()]
     for start in range(0, len(old), BATCH):
         items = {item.key: item for item in old[start : start + BATCH]}
-        for key in items.keys() - set(Blob.objects.filter(key__in=items).exclude(state=Blob.State.FREED).values_list("key", flat=True)):
+        for key in items.keys() - set(
+            Blob.objects.filter(key__in=items).exclude(state=Blob.State.FREED).values_list("key", flat=True)
+        ):
             freed.orphans += 1
             freed.size += items[key].size
             if not dry_run:

@@ -36,7 +36,9 @@ class Postgres:
     def _start(self, programs: Path) -> None:
         data = self.folder / "data"
         options = ["--auth=trust", "--username=entrepot", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
-        subprocess.run([*self._user, str(programs / "initdb"), "-D", str(data), *options], check=True, capture_output=True, cwd="/")
+        subprocess.run(
+            [*self._user, str(programs / "initdb"), "-D", str(data), *options], check=True, capture_output=True, cwd="/"
+        )
         settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": str(self.folder),
                     "max_connections": 300, "fsync": "off"}  # fmt: skip
         flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]

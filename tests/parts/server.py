@@ -22,7 +22,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 60.0
-ADMIN_PASSWORD = "the administrator's"  # noqa: S105
+ADMIN_PASSWORD = "the administrator's"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,13 @@ class Server:
         try:
             connection.putrequest(method, path, skip_accept_encoding=True)
             chunked = body is not None and not isinstance(body, bytes)
-            sizes = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(len(body or b""))} if body is not None else {}
+            sizes = (
+                {"Transfer-Encoding": "chunked"}
+                if chunked
+                else {"Content-Length": str(len(body or b""))}
+                if body is not None
+                else {}
+            )
             for name, value in {**sizes, **_authorization(user), **(headers or {})}.items():
                 connection.putheader(name, value)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before the end: the answer is there

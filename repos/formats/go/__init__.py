@@ -1,8 +1,8 @@
 """Go modules, by the GOPROXY protocol (go.dev/ref/mod#goproxy-protocol), with the checksum database relayed.
 
-    parse.py    what bytes and paths mean (golang.org/x/mod's rules), pure
-    index.py    @v/list and @latest from rows, and merged
-    views.py    what is answered
+parse.py    what bytes and paths mean (golang.org/x/mod's rules), pure
+index.py    @v/list and @latest from rows, and merged
+views.py    what is answered
 """
 
 from __future__ import annotations

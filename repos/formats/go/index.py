@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from problems import Malformed, NotFound, absent
+from problems import Malformed, absent
 from repos import rows
 from repos.blobs.stores import store
 from repos.catalogue import Repo

@@ -17,13 +17,18 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser) -> None:
         parser.add_argument("--scrub", action="store_true", help="also read all bytes and compare their digests")
-        parser.add_argument("--grace", type=int, default=3600, metavar="SECONDS", help="age below which bytes without a row are in order, since their commit may still come (default %(default)s)")  # fmt: skip
+        parser.add_argument(
+            "--grace",
+            type=int,
+            default=3600,
+            metavar="SECONDS",
+            help="age below which bytes without a row are in order, since their commit may still come (default %(default)s)",
+        )
 
     def handle(self, *, scrub: bool, grace: int, **options) -> None:
-        count = 0
-        for count, finding in enumerate(fsck.check(scrub=scrub, grace=timedelta(seconds=grace)), 1):
+        findings = 0
+        for finding in fsck.check(scrub=scrub, grace=timedelta(seconds=grace)):
             self.stdout.write(str(finding))
-        if count:
-            self.stdout.write(f"{count} found")
-            sys.exit(1)
-        self.stdout.write("clean")
+            findings += 1
+        self.stdout.write(f"{findings} found" if findings else "clean")
+        sys.exit(1 if findings else 0)

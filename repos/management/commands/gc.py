@@ -16,7 +16,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="only tell what would be freed")
-        parser.add_argument("--grace", type=int, default=3600, metavar="SECONDS", help="leave alone what is younger (default %(default)s)")  # fmt: skip
+        parser.add_argument(
+            "--grace", type=int, default=3600, metavar="SECONDS", help="leave alone what is younger (default %(default)s)"
+        )
 
     def handle(self, *, dry_run: bool, grace: int, **options) -> None:
         freed = gc.sweep(grace=timedelta(seconds=grace), dry_run=dry_run)
