@@ -141,7 +141,9 @@ def version_key(version: str) -> tuple:
         return (-1, 0, 0, (), version)
     before = match[4]
     # a release is after all of its pre-releases; numbers are before words
-    identifiers = tuple((0, int(word), "") if word.isdigit() else (1, 0, word) for word in before.split(".")) if before else ((2,),)
+    identifiers = (
+        tuple((0, int(word), "") if word.isdigit() else (1, 0, word) for word in before.split(".")) if before else ((2,),)
+    )
     return (int(match[1]), int(match[2]), int(match[3]), identifiers, version)
 
 
@@ -190,7 +192,7 @@ def try_request(path: str) -> ModuleRequest | None:
 
 
 def parse_request(path: str) -> ModuleRequest:
-    """What the (percent-decoded) path after the repository asks for. Raises NotFound for another shape, Malformed for wrong names."""
+    """What the (percent-decoded) path after the repository asks for; NotFound for another shape, Malformed for wrong names."""
     if path.startswith("sumdb/"):
         return _sumdb_request(path)
     if path.endswith("/@latest"):
@@ -251,7 +253,9 @@ def parse_info(content: bytes) -> tuple[str, datetime | None]:
         version, time = value["Version"], value.get("Time")
         moment = datetime.fromisoformat(_microseconds(time)) if time else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Malformed('the .info is not JSON such as {"Version":"v1.0.0","Time":"2024-01-02T03:04:05Z"}', rule="info.json") from None
+        raise Malformed(
+            'the .info is not JSON such as {"Version":"v1.0.0","Time":"2024-01-02T03:04:05Z"}', rule="info.json"
+        ) from None
     if not isinstance(version, str) or not is_canonical_version(version) or (moment and moment.tzinfo is None):
         raise Malformed("the .info names no canonical version, or a time without a zone", rule="info.version")
     return version, moment
@@ -290,7 +294,7 @@ def go_mod_module(content: bytes) -> str:
 
 def _unquoted(text: str) -> str:
     text = text.strip()
-    if len(text) >= 2 and text[0] in "\"`" and text[-1] == text[0]:
+    if len(text) >= 2 and text[0] in '"`' and text[-1] == text[0]:
         text = text[1:-1]
     if not text or re.search(r"[\s\"`()]", text):
         raise Malformed("the go.mod's module line is malformed", rule="gomod.module")
@@ -323,7 +327,16 @@ def check_zip(file: BinaryIO, module: str, version: str, *, published: bool) -> 
             entries = archive.infolist()
             _check_entries(entries, f"{module}@{version}/", module)
             facts = _read_entries(archive, entries, f"{module}@{version}/")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError, OverflowError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        ValueError,
+        OverflowError,
+    ) as error:
         raise Malformed(f"the zip is damaged or none at all ({error})"[:300], rule="zip.format") from error
     if published:
         _check_go_mod(facts.go_mod, module)
@@ -378,7 +391,8 @@ def _check_file_path(path: str) -> None:
     """x/mod/module CheckFilePath: what can be a file on every system."""
     for element in path.split("/"):
         usable = all(
-            character in _FILE_PUNCTUATION or (character.isalnum() if character.isascii() else character.isalpha()) for character in element
+            character in _FILE_PUNCTUATION or (character.isalnum() if character.isascii() else character.isalpha())
+            for character in element
         )
         reserved = element.partition(".")[0].upper() in _RESERVED
         if not element or not usable or element.strip(".") == "" or element.endswith(".") or reserved:
@@ -393,7 +407,9 @@ def _check_collision(path: str, seen: dict[str, str]) -> None:
         kind = "file" if end == len(elements) else "folder"
         known = seen.setdefault(_folded(name), f"{kind} {name}")
         if known != f"{kind} {name}" or (kind == "file" and seen.get(f"\0{name}")):
-            raise Malformed(f"the zip holds {path[:200]!r} beside the {known[:200]}; on some systems they are one", rule="zip.case")
+            raise Malformed(
+                f"the zip holds {path[:200]!r} beside the {known[:200]}; on some systems they are one", rule="zip.case"
+            )
     seen[f"\0{path}"] = "file"
 
 
@@ -417,7 +433,9 @@ def _check_submodules(entries: list[zipfile.ZipInfo], prefix: str, module: str) 
     for entry in entries:
         path = entry.filename.removeprefix(prefix)
         if path.lower().rpartition("/")[2] == "go.mod" and path != "go.mod":
-            raise Malformed(f"the zip holds {path[:200]!r}; a go.mod elsewhere than at the root is another module's", rule="zip.gomod")
+            raise Malformed(
+                f"the zip holds {path[:200]!r}; a go.mod elsewhere than at the root is another module's", rule="zip.gomod"
+            )
 
 
 def _read_entries(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], prefix: str) -> ZipFacts:

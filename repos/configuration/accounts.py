@@ -1,0 +1,274 @@
+"""The sections `roles`, `groups`, `users` and `grants`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from django.contrib.auth.models import Group
+from django.db.models import Prefetch
+from rest_framework import serializers
+
+from accounts import grants, permissions
+from accounts.grants import Entry, Kind
+from accounts.models import ExternalName, Role, User
+from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, BUILTIN_ROLES
+from problems import Malformed
+from repos.configuration.fields import Item, Secret, SecretField, SetField, names, patterns
+from repos.configuration.section import Document, Section, without_defaults
+
+SEED_PERMISSIONS = {"data:read": ("artifact:read",), "data:write": ("artifact:write", "artifact:overwrite")}
+"""Words that are taken too, and what they stand for."""
+NAME = r"^[\w.@+-]+$"
+
+
+class RoleItem(Item):
+    name = serializers.CharField(max_length=90)
+    permissions = SetField(child=serializers.CharField(), allow_empty=True)
+
+    def validate_permissions(self, words: list[str]) -> list[str]:
+        try:
+            return permissions.checked(found for word in words for found in SEED_PERMISSIONS.get(word, (word,)))
+        except Malformed as problem:
+            raise serializers.ValidationError(problem.detail) from None
+
+
+class Roles(Section):
+    name = "roles"
+    item = RoleItem
+
+    def stored(self) -> dict[str, Document]:
+        return {
+            role.name: without_defaults({"name": role.name, "permissions": sorted(role.permissions)})
+            for role in Role.objects.all()
+        }
+
+    def built_in(self) -> frozenset[str]:
+        return frozenset(BUILTIN_ROLES)
+
+    def write(self, item: Document, before: Document | None, actor: str) -> None:
+        role = Role.objects.filter(name=item["name"]).first() or Role(name=item["name"])
+        role.permissions = item.get("permissions", [])
+        role.save()
+
+    def remove(self, identity: str, actor: str) -> None:
+        Role.objects.get(name=identity).delete()
+
+
+class GroupItem(Item):
+    name = serializers.RegexField(r"^[^\x00-\x1f\x7f]+$", max_length=150)
+    external = names(required=False)
+
+    def validate_name(self, name: str) -> str:
+        if name == AUTHENTICATED_GROUP:
+            raise serializers.ValidationError(f"{name} stands for everybody who is signed in; grants say `authenticated: true`")
+        return name
+
+
+class Groups(Section):
+    name = "groups"
+    item = GroupItem
+
+    def stored(self) -> dict[str, Document]:
+        groups = Group.objects.prefetch_related(Prefetch("external_names", ExternalName.objects.order_by("name")))
+        return {
+            group.name: without_defaults({"name": group.name, "external": sorted(row.name for row in group.external_names.all())})
+            for group in groups
+        }
+
+    def built_in(self) -> frozenset[str]:
+        return frozenset({AUTHENTICATED_GROUP})
+
+    def write(self, item: Document, before: Document | None, actor: str) -> None:
+        group, _ = Group.objects.get_or_create(name=item["name"])
+        ExternalName.objects.filter(group=group).delete()
+        ExternalName.objects.bulk_create([ExternalName(group=group, name=name) for name in item.get("external", ())])
+
+    def remove(self, identity: str, actor: str) -> None:
+        Group.objects.get(name=identity).delete()
+
+
+class UserItem(Item):
+    name = serializers.RegexField(NAME, max_length=150)
+    robot = serializers.BooleanField(required=False)
+    email = serializers.EmailField(required=False, allow_blank=True)
+    inactive = serializers.BooleanField(required=False)
+    groups = names(required=False)
+    password = SecretField(required=False)
+
+    def validate_name(self, name: str) -> str:
+        if name == ANONYMOUS_USER:
+            raise serializers.ValidationError(f"{name} stands for everybody; grants say `anonymous: true`")
+        return name
+
+
+class Users(Section):
+    """Passwords go in and never come out: neither `differs` nor `export` knows of them."""
+
+    name = "users"
+    item = UserItem
+
+    def stored(self) -> dict[str, Document]:
+        users = User.objects.prefetch_related("groups")
+        return {
+            user.username: without_defaults(
+                {
+                    "name": user.username,
+                    "robot": user.robot,
+                    "email": user.email,
+                    "inactive": not user.is_active,
+                    "groups": sorted(group.name for group in user.groups.all()),
+                }
+            )
+            for user in users
+        }
+
+    def built_in(self) -> frozenset[str]:
+        return frozenset({ANONYMOUS_USER})
+
+    def differs(self, before: Document, after: Document) -> list[str]:
+        return [key for key in super().differs(before, after) if key != "password"]
+
+    def secret_differs(self, before: Document, after: Document) -> bool:
+        password: Secret | None = after.get("password")
+        if password is None or not password.value:
+            return False
+        return not User.objects.get(username=after["name"]).check_password(password.value)
+
+    def write(self, item: Document, before: Document | None, actor: str) -> None:
+        user = User.objects.filter(username=item["name"]).first() or User(username=item["name"])
+        user.robot, user.email = bool(item.get("robot")), item.get("email", "")
+        user.is_active = not item.get("inactive")
+        self._set_password(user, item.get("password"), new=before is None)
+        user.save()
+        user.groups.set(_groups(item))
+
+    def _set_password(self, user: User, password: Secret | None, *, new: bool) -> None:
+        if password and password.value:
+            if not user.check_password(password.value):
+                user.set_password(password.value)
+        elif password and new:
+            raise Malformed(
+                f"users: {user.username}: the environment variable {password.env} is not set; set it to the password",
+                rule="secret.unset",
+            )
+        elif new:
+            user.set_unusable_password()
+
+    def remove(self, identity: str, actor: str) -> None:
+        User.objects.get(username=identity).delete()
+
+
+def somebody_manages_users() -> bool:
+    """Whether anybody who can sign in has user:manage, and so can put things right."""
+    managing = {role.name for role in Role.objects.all() if "user:manage" in role.permissions}
+    return any(entry.role in managing and not entry.repository and _somebody(entry) for entry in grants.entries())
+
+
+def _groups(item: Document) -> list[Group]:
+    wanted = item.get("groups", [])
+    found = {group.name: group for group in Group.objects.filter(name__in=wanted)}
+    if missing := [name for name in wanted if name not in found]:
+        raise Malformed(f"users: {item['name']}: there is no group {missing[0]}; list it under groups", rule="users.groups")
+    return list(found.values())
+
+
+def _somebody(entry: Entry) -> bool:
+    active = User.objects.filter(is_active=True).exclude(username=ANONYMOUS_USER)
+    if entry.kind == Kind.USER:
+        return active.filter(username=entry.name).exists()
+    if entry.kind == Kind.GROUP:
+        return active.filter(groups__name=entry.name).exists()
+    return entry.kind == Kind.AUTHENTICATED and active.exists()
+
+
+class GrantItem(Item):
+    role = serializers.CharField(max_length=90)
+    users = names(required=False)
+    groups = names(required=False)
+    authenticated = serializers.BooleanField(required=False)
+    anonymous = serializers.BooleanField(required=False)
+    repositories = patterns()
+    paths = patterns()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not any(attrs.get(word) for word in ("users", "groups", "authenticated", "anonymous")):
+            raise serializers.ValidationError("a grant says to whom: users, groups, authenticated: true or anonymous: true")
+        if attrs.get("paths") and not attrs.get("repositories"):
+            raise serializers.ValidationError({"paths": ["a grant on paths says on which repositories"]})
+        return attrs
+
+
+class Grants(Section):
+    """An item stands for as many stored grants as it names subjects, repositories and paths; a stored grant is its own name."""
+
+    name = "grants"
+    item = GrantItem
+    identity_key = "role"
+
+    def identity(self, item: Document) -> str:
+        return describe_entry(item["entry"])
+
+    def repeated(self, identity: str) -> None:
+        """Two items may overlap."""
+
+    def expand(self, item: Document) -> list[Document]:
+        subjects = [
+            *((Kind.USER, name) for name in item.get("users", ())),
+            *((Kind.GROUP, name) for name in item.get("groups", ())),
+            *((kind, "") for kind in (Kind.AUTHENTICATED, Kind.ANONYMOUS) if item.get(kind)),
+        ]
+        repositories, paths = item.get("repositories", [""]), item.get("paths", [""])
+        entries = {
+            grants.checked(Entry(item["role"], kind, name, repository, path))
+            for kind, name in subjects
+            for repository in repositories
+            for path in paths
+        }
+        return [{"entry": entry} for entry in sorted(entries)]
+
+    def stored(self) -> dict[str, Document]:
+        return {describe_entry(entry): {"entry": entry} for entry in grants.entries()}
+
+    def write(self, item: Document, before: Document | None, actor: str) -> None:
+        grants.add(item["entry"])
+
+    def remove(self, identity: str, actor: str) -> None:
+        grants.remove(self.stored()[identity]["entry"])
+
+    def export(self) -> Any:
+        """As few items as tell the same: repositories that have the same paths together, then subjects that have the same."""
+        paths: dict[tuple[str, str, str, str], set[str]] = defaultdict(set)
+        for entry in grants.entries():
+            paths[entry[:4]].add(entry.path or "**")
+        repositories: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = defaultdict(list)
+        for (role, kind, name, repository), found in sorted(paths.items()):
+            repositories[role, kind, name, tuple(sorted(found))].append(repository)
+        items: dict[tuple[str, tuple[str, ...], tuple[str, ...]], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for (role, kind, name, found_paths), keys in sorted(repositories.items()):
+            for where in [[""]] * ("" in keys) + [[key for key in keys if key]]:
+                if where:
+                    items[role, tuple(where), found_paths][kind].append(name)
+        return [_grant_document(*where, subjects) for where, subjects in sorted(items.items())]
+
+
+def _grant_document(role: str, repositories: tuple[str, ...], paths: tuple[str, ...], subjects: dict[str, list[str]]) -> Document:
+    return without_defaults(
+        {
+            "role": role,
+            "users": subjects.get(Kind.USER, []),
+            "groups": subjects.get(Kind.GROUP, []),
+            "authenticated": Kind.AUTHENTICATED in subjects,
+            "anonymous": Kind.ANONYMOUS in subjects,
+            "repositories": [key for key in repositories if key],
+            "paths": [] if paths == ("**",) else list(paths),
+        }
+    )
+
+
+def describe_entry(entry: Entry) -> str:
+    """A stored grant in words: `reader to group team-a on go-* at corp.example/**`."""
+    to = f"{entry.kind} {entry.name}" if entry.name else entry.kind
+    on = f" on {entry.repository}" if entry.repository else ""
+    at = f" at {entry.path}" if entry.path else ""
+    return f"{entry.role} to {to}{on}{at}"

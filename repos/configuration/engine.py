@@ -1,0 +1,131 @@
+"""apply, diff and export: the same for every section."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from accounts import epoch
+from problems import Conflict, Malformed
+from repos.configuration import documents
+from repos.configuration.accounts import Grants, Groups, Roles, Users, somebody_manages_users
+from repos.configuration.history import History
+from repos.configuration.repositories import Repositories
+from repos.configuration.section import Document, Section, shown
+
+SECTIONS: tuple[Section, ...] = (Roles(), Groups(), Users(), Repositories(), History(), Grants())
+"""In the order in which they are written, so that what is named is there already. They are removed from the other way round."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One item to be made (no `before`), changed, or removed (no `after`)."""
+
+    section: Section
+    identity: str
+    before: Document | None
+    after: Document | None
+    keys: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        sign = "+" if self.before is None else "-" if self.after is None else "~"
+        return f"{sign} {self.section.name} {self.identity}" + (f": {'; '.join(self._changes())}" if self.keys else "")
+
+    def _changes(self) -> Iterator[str]:
+        for key in self.keys:
+            before, after = (_json(item.get(key)) for item in (self.before or {}, self.after or {}))
+            yield f"{key} {before} -> {after}" if before != after else f"{key} has another value"
+
+
+def load(files: Iterable[str]) -> dict[str, Any]:
+    """One document from files, see `documents.load`."""
+    return documents.load(files)
+
+
+def apply(document: dict[str, Any], *, prune: bool = False, actor: str = "apply") -> list[str]:
+    """Make it so, wholly or not at all. Returns a line for each thing that was changed; none the second time.
+
+    With `prune` what the document's sections do not name is removed. Raises Malformed or Conflict with what stands against it.
+    """
+    with transaction.atomic():
+        epoch.lock()
+        managed = somebody_manages_users()
+        steps = _plan(document, prune=prune, secrets=True)
+        for step in steps:
+            if step.after is not None:
+                step.section.write(step.after, step.before, actor)
+            else:
+                step.section.remove(step.identity, actor)
+        if steps:
+            epoch.bump()
+            _check_whole(steps, managed=managed)
+    return [str(step) for step in steps]
+
+
+def diff(document: dict[str, Any], *, prune: bool = False) -> list[str]:
+    """What `apply` would change, a line each; values of secrets aside."""
+    return [str(step) for step in _plan(document, prune=prune, secrets=False)]
+
+
+def export() -> dict[str, Any]:
+    """The document that `apply` takes, of all that is stored. Secrets are the names of environment variables."""
+    sections = {section.name: section.export() for section in SECTIONS}
+    order = ("repositories", "history", "roles", "groups", "users", "grants")
+    return {"version": documents.VERSION, **{name: sections[name] for name in order if sections[name]}}
+
+
+def _plan(document: dict[str, Any], *, prune: bool, secrets: bool) -> list[Step]:
+    given = {name: value for name, value in document.items() if name != "version"}
+    _check_names(given)
+    written: list[Step] = []
+    removed: list[Step] = []
+    for section in SECTIONS:
+        if section.name not in given:
+            continue
+        wanted, stored = section.check(given[section.name]), section.stored()
+        written += [step for identity, item in wanted.items() if (step := _step(section, identity, item, stored, secrets))]
+        if prune:
+            gone = sorted(stored.keys() - wanted.keys() - section.built_in())
+            removed = [Step(section, identity, stored[identity], None) for identity in gone] + removed
+    return written + removed
+
+
+def _step(section: Section, identity: str, item: Document, stored: dict[str, Document], secrets: bool) -> Step | None:
+    before = stored.get(identity)
+    if before is None:
+        return Step(section, identity, None, item)
+    keys = section.differs(before, item)
+    if not keys and secrets and section.secret_differs(before, item):
+        keys = ["a secret"]
+    return Step(section, identity, before, item, tuple(keys)) if keys else None
+
+
+def _check_names(given: dict[str, Any]) -> None:
+    known = [section.name for section in SECTIONS]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"this version takes {', '.join(known)}"
+            raise Malformed(f"{name}: unknown section; {hint}", rule="configuration.section")
+
+
+def _check_whole(steps: list[Step], *, managed: bool) -> None:
+    """Whether all that was written fits together, and somebody is left who can put things right, if somebody was before."""
+    touched = {step.section.name for step in steps}
+    for section in SECTIONS:
+        if section.name in touched:
+            section.check_whole()
+    if managed and not somebody_manages_users():
+        raise Conflict(
+            "nobody who can sign in would be left with user:manage; first grant a role that has it, without repositories",
+            rule="users.manager",
+        )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(shown(value), ensure_ascii=False, default=str)

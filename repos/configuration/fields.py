@@ -1,0 +1,110 @@
+"""The words that documents are written in, as REST framework fields, and the strict serializer that all items share."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from rest_framework import serializers
+
+import problems
+from accounts import globs
+from repos.catalogue import duration
+
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Item(serializers.Serializer):
+    """One item of a section. Refuses keys that it does not know, and names the nearest that it does."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if isinstance(data, dict) and (unknown := [key for key in data if key not in self.fields]):
+            raise serializers.ValidationError({str(key): [_unknown(str(key), list(self.fields))] for key in unknown})
+        return super().to_internal_value(data)
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    return "unknown key; " + (f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}")
+
+
+class DurationField(serializers.CharField):
+    """`90s`, `10m`, `12h` or `30d`, kept as it is written."""
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        try:
+            duration(text)
+        except (ValueError, OverflowError) as error:
+            raise serializers.ValidationError(str(error)) from None
+        return text
+
+
+class GlobField(serializers.CharField):
+    """A name pattern: `*` stops at `/`, `**` does not."""
+
+    def to_internal_value(self, data: Any) -> str:
+        try:
+            return globs.checked(super().to_internal_value(data))
+        except problems.Malformed as problem:
+            raise serializers.ValidationError(problem.detail) from None
+
+
+def names(**options: Any) -> serializers.ListField:
+    """A list of names; the order does not matter, so it is kept sorted and each once."""
+    return SetField(child=serializers.CharField(max_length=500), **options)
+
+
+def patterns() -> SetField:
+    return SetField(child=GlobField(), required=False)
+
+
+class SetField(serializers.ListField):
+    def to_internal_value(self, data: Any) -> list[Any]:
+        return sorted(set(super().to_internal_value(data)))
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret and the environment variable that names it in documents. Two are equal when the names are: values are not shown.
+
+    An empty value is one that is not known here.
+    """
+
+    env: str
+    value: str = field(default="", compare=False, repr=False)
+
+    def shown(self) -> dict[str, str]:
+        return {"env": self.env}
+
+
+class SecretField(serializers.Field):
+    """`{env: NAME}`, or the secret itself, which then is named after its place when it is exported."""
+
+    def to_internal_value(self, data: Any) -> Secret:
+        if isinstance(data, str) and data:
+            return Secret("", data)
+        if isinstance(data, dict) and list(data) == ["env"] and ENVIRONMENT_NAME.fullmatch(str(data["env"])):
+            return Secret(data["env"], os.environ.get(data["env"], ""))
+        raise serializers.ValidationError("a secret is written as {env: NAME_OF_AN_ENVIRONMENT_VARIABLE}")
+
+
+def lines(errors: Any, where: str = "") -> list[str]:
+    """A serializer's errors as lines that each begin with the place, such as `upstreams[0].url`."""
+    if isinstance(errors, dict):
+        inner = errors.items()
+        return [line for key, value in inner for line in lines(value, _place(where, str(key)))]
+    if isinstance(errors, list) and any(isinstance(item, dict) for item in errors):
+        return [line for n, item in enumerate(errors) for line in lines(item, f"{where}[{n}]")]
+    return [f"{where}: {str(message).rstrip('.')}" if where else str(message).rstrip(".") for message in errors]
+
+
+def _place(where: str, key: str) -> str:
+    if key == "non_field_errors":
+        return where
+    if key.isdigit():
+        return f"{where}[{key}]"
+    return f"{where}.{key}" if where else key

@@ -1,0 +1,229 @@
+"""The section `repositories`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from rest_framework import serializers
+
+from problems import Conflict, Malformed, Problem
+from repos import publish
+from repos.configuration.fields import DurationField, Item, Secret, SecretField, patterns
+from repos.configuration.section import Document, Section, shown, without_defaults
+from repos.format import find, installed
+from repos.models import Asset, Repository
+from repos.secrets import seal, unseal
+
+KEY = r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?"
+SECRETS = ("password", "token")
+KINDS = Repository.Kind
+BELONGS_TO = {
+    "upstreams": KINDS.REMOTE, "cache": KINDS.REMOTE, "include": KINDS.REMOTE, "exclude": KINDS.REMOTE, "offline": KINDS.REMOTE,
+    "members": KINDS.VIRTUAL, "deploy_to": KINDS.VIRTUAL, "immutable": KINDS.LOCAL,
+}  # fmt: skip
+"""Keys that only one kind of repository has."""
+
+
+class UpstreamItem(Item):
+    url = serializers.CharField()
+    username = serializers.CharField(required=False)
+    password = SecretField(required=False)
+    token = SecretField(required=False)
+    ca = serializers.CharField(required=False)
+    timeout = DurationField(required=False)
+
+    def validate_url(self, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise serializers.ValidationError("an upstream's address begins with http:// or https://")
+        if parts.username or parts.password:
+            raise serializers.ValidationError("an address holds no credentials; write username and password beside it")
+        if parts.query or parts.fragment:
+            raise serializers.ValidationError("an upstream's address has no ? and no #")
+        return url.rstrip("/")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "token" in attrs and ("password" in attrs or "username" in attrs):
+            raise serializers.ValidationError("an upstream takes a token, or a username and password, not both")
+        if ("password" in attrs) != ("username" in attrs):
+            raise serializers.ValidationError("username and password go together")
+        return attrs
+
+
+class CacheItem(Item):
+    lifetime = DurationField(required=False)
+    missing = DurationField(required=False)
+    stale_on_error = DurationField(required=False)
+    unused = DurationField(required=False)
+
+
+class RepositoryItem(Item):
+    key = serializers.CharField()
+    format = serializers.CharField()
+    kind = serializers.ChoiceField(choices=Repository.Kind.values)
+    description = serializers.CharField(required=False, allow_blank=True)
+    owner = serializers.CharField(required=False, allow_blank=True)
+    upstreams = UpstreamItem(many=True, required=False)
+    cache = CacheItem(required=False)
+    members = serializers.ListField(child=serializers.CharField(), required=False)
+    deploy_to = serializers.CharField(required=False)
+    private = patterns()
+    immutable = patterns()
+    include = patterns()
+    exclude = patterns()
+    offline = serializers.BooleanField(required=False)
+
+    def validate_key(self, key: str) -> str:
+        if not re.fullmatch(KEY, key):
+            raise serializers.ValidationError("a key has 1 to 100 lower-case letters, digits, dots, dashes and underscores")
+        return key
+
+    def validate_format(self, name: str) -> str:
+        format = find(name)
+        if format is None:
+            raise serializers.ValidationError(f"there is no format {name}; there are {', '.join(installed())}")
+        return format.key
+
+    def validate_upstreams(self, upstreams: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if len(upstreams) > 1:
+            raise serializers.ValidationError("this version asks one upstream for each repository; keep one")
+        return upstreams
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        kind = attrs["kind"]
+        for key, belongs_to in BELONGS_TO.items():
+            if attrs.get(key) and belongs_to != kind:
+                raise serializers.ValidationError({key: [f"only a {belongs_to} repository has this, and this one is {kind}"]})
+        if kind == KINDS.LOCAL and attrs.get("private"):
+            raise serializers.ValidationError(
+                {"private": ["a local repository asks nobody; say it on the remote or the virtual one"]}
+            )
+        if kind == KINDS.REMOTE and not attrs.get("upstreams"):
+            raise serializers.ValidationError({"upstreams": ["a remote repository needs an upstream"]})
+        if kind == KINDS.VIRTUAL:
+            _check_members(attrs)
+        return attrs
+
+
+def _check_members(attrs: dict[str, Any]) -> None:
+    members = attrs.get("members") or []
+    if not members:
+        raise serializers.ValidationError({"members": ["a virtual repository needs members"]})
+    if len(set(members)) < len(members):
+        raise serializers.ValidationError({"members": ["a member is named twice"]})
+    if attrs.get("deploy_to") and attrs["deploy_to"] not in members:
+        raise serializers.ValidationError({"deploy_to": [f"{attrs['deploy_to']} is not among the members"]})
+
+
+class Repositories(Section):
+    name = "repositories"
+    item = RepositoryItem
+    identity_key = "key"
+
+    def expand(self, item: Document) -> list[Document]:
+        """Secrets that are written out get the name of a variable, by which they are exported."""
+        upstreams = [
+            {word: _named(value, item["key"], word) for word, value in upstream.items()} for upstream in item.get("upstreams", ())
+        ]
+        return [{**item, "upstreams": upstreams} if upstreams else item]
+
+    def stored(self) -> dict[str, Document]:
+        return {row.key: _document(row) for row in Repository.objects.order_by("key")}
+
+    def secret_differs(self, before: Document, after: Document) -> bool:
+        """Also where the stored value cannot be read any more and the document has it."""
+        old, new = _secrets(before), _secrets(after)
+        return any(secret.value and secret.value != old[place].value for place, secret in new.items() if place in old)
+
+    def write(self, item: Document, before: Document | None, actor: str) -> None:
+        if before is not None and (before["format"], before["kind"]) != (item["format"], item["kind"]):
+            raise Conflict(
+                f"{item['key']} is a {before['kind']} repository of {before['format']} and cannot become a {item['kind']} one of"
+                f" {item['format']}; give the new one another key",
+                rule="repository.kind",
+            )
+        row = Repository.objects.filter(key=item["key"]).first()
+        row = row or Repository(key=item["key"], format=item["format"], kind=item["kind"])
+        old = _secrets(before or {})
+        row.settings = {
+            word: _sealed(value, item["key"], old) for word, value in item.items() if word not in ("key", "format", "kind")
+        }
+        row.save()
+        publish.configured(row, shown(item), actor)
+
+    def remove(self, identity: str, actor: str) -> None:
+        row = Repository.objects.get(key=identity)
+        standing = Asset.objects.filter(repository=row, until=None)
+        if row.kind == Repository.Kind.LOCAL and standing.exists():
+            raise Conflict(
+                f"{identity} holds artefacts that stand nowhere else; delete them before the repository", rule="repository.holds"
+            )
+        row.delete()
+
+    def check_whole(self) -> None:
+        rows = {row.key: row for row in Repository.objects.all()}
+        for virtual in rows.values():
+            for key in virtual.settings.get("members", ()):
+                _check_member(virtual, rows.get(key), key)
+            if (deploy_to := virtual.settings.get("deploy_to")) and rows[deploy_to].kind != Repository.Kind.LOCAL:
+                raise Malformed(f"{virtual.key}: deploy_to {deploy_to} is not a local repository", rule="repository.deploy_to")
+
+
+def _check_member(virtual: Repository, member: Repository | None, key: str) -> None:
+    problem = ""
+    if member is None:
+        problem = "does not exist"
+    elif member.format != virtual.format:
+        problem = f"is of format {member.format} and not {virtual.format}"
+    elif member.kind == Repository.Kind.VIRTUAL:
+        problem = "is virtual itself; name its members"
+    if problem:
+        raise Malformed(f"{virtual.key}: its member {key} {problem}", rule="repository.members")
+
+
+def _document(row: Repository) -> Document:
+    upstreams = [
+        {word: _stored_secret(value) if word in SECRETS else value for word, value in upstream.items()}
+        for upstream in row.settings.get("upstreams", ())
+    ]
+    settings = {**row.settings, "upstreams": upstreams} if upstreams else row.settings
+    return without_defaults({"key": row.key, "format": row.format, "kind": row.kind, **settings})
+
+
+def _stored_secret(value: dict[str, str]) -> Secret:
+    try:
+        return Secret(value["env"], unseal(value["sealed"]))
+    except Problem:  # sealed under another key: as good as unknown, and applying the value again mends it
+        return Secret(value["env"])
+
+
+def _named(value: Any, key: str, word: str) -> Any:
+    if isinstance(value, Secret) and not value.env:
+        return Secret(re.sub(r"[^A-Z0-9]", "_", f"ENTREPOT_SECRET_{key}_{word}".upper()), value.value)
+    return value
+
+
+def _secrets(item: Document) -> dict[tuple[int, str], Secret]:
+    """An item's secrets by their place."""
+    return {
+        (n, word): value
+        for n, upstream in enumerate(item.get("upstreams", ()))
+        for word, value in upstream.items()
+        if isinstance(value, Secret)
+    }
+
+
+def _sealed(value: Any, key: str, old: dict[tuple[int, str], Secret]) -> Any:
+    """A key's value as it is stored. A secret whose variable is not set keeps the value that is stored under the same name."""
+    if isinstance(value, Secret):
+        secret = value.value or next((known.value for known in old.values() if known == value), "")
+        if not secret:
+            raise Malformed(f"{key}: the environment variable {value.env} is not set; set it to the secret", rule="secret.unset")
+        return {"env": value.env, "sealed": seal(secret)}
+    if isinstance(value, dict):
+        return {word: _sealed(inner, key, old) for word, inner in value.items()}
+    if isinstance(value, list):
+        return [_sealed(inner, key, old) for inner in value]
+    return value

@@ -1,0 +1,97 @@
+"""What a section of the configuration is."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from problems import Malformed
+from repos.configuration.fields import Item, Secret, lines
+
+Document = dict[str, Any]
+"""One item in its one form: checked, without what is at its default, secrets as `Secret`."""
+
+
+class Section:
+    """A list of items in the document, each with a name. A section is written by `write` and `remove` alone."""
+
+    name: ClassVar[str]
+    item: ClassVar[type[Item]]
+    identity_key: ClassVar[str] = "name"
+
+    def identity(self, item: Document) -> str:
+        """The name by which an item is known again."""
+        return item[self.identity_key]
+
+    def check(self, value: Any) -> dict[str, Document]:
+        """The items of a document by identity. Raises Malformed, with the place, for what is wrong."""
+        if not isinstance(value, list):
+            raise Malformed(f"{self.name}: a list is expected", rule="configuration.form")
+        found: dict[str, Document] = {}
+        for n, data in enumerate(value):
+            for item in self.expand(self._checked(n, data)):
+                identity = self.identity(item)
+                if identity in found:
+                    self.repeated(identity)
+                found[identity] = item
+        return found
+
+    def repeated(self, identity: str) -> None:
+        raise Malformed(f"{self.name}: {identity} is named twice", rule="configuration.twice")
+
+    def _checked(self, n: int, data: Any) -> Document:
+        serializer = self.item(data=data)
+        if not serializer.is_valid():
+            known = data.get(self.identity_key) if isinstance(data, dict) else None
+            where = f"{self.name}[{n}]" + (f" {known}" if isinstance(known, str) else "")
+            raise Malformed(f"{where}: {'; '.join(lines(serializer.errors))}", rule="configuration.form")
+        return without_defaults(dict(serializer.validated_data))
+
+    def expand(self, item: Document) -> list[Document]:
+        """What one item of a document stands for."""
+        return [item]
+
+    def stored(self) -> dict[str, Document]:
+        """All that is stored, by identity, in the form of `check`."""
+        raise NotImplementedError
+
+    def built_in(self) -> frozenset[str]:
+        """Identities that every installation has: neither exported nor removed."""
+        return frozenset()
+
+    def differs(self, before: Document, after: Document) -> list[str]:
+        """The keys of an item that differ, values of secrets aside."""
+        return [key for key in sorted({**before, **after}) if before.get(key) != after.get(key)]
+
+    def secret_differs(self, before: Document, after: Document) -> bool:
+        """Whether a secret's value is another than the stored."""
+        return False
+
+    def write(self, item: Document, before: Document | None, actor: str) -> None:
+        """Make or change one item. In the caller's transaction."""
+        raise NotImplementedError
+
+    def remove(self, identity: str, actor: str) -> None:
+        raise NotImplementedError
+
+    def check_whole(self) -> None:
+        """Whether all that is stored fits together; called in the transaction, after all was written."""
+
+    def export(self) -> Any:
+        """What `check` takes, for everything that is stored."""
+        return [shown(item) for identity, item in sorted(self.stored().items()) if identity not in self.built_in()]
+
+
+def without_defaults(item: Document) -> Document:
+    """An item without what says nothing: empty texts, lists and mappings, and false."""
+    return {key: value for key, value in item.items() if value not in ("", [], {}, None, False)}
+
+
+def shown(value: Any) -> Any:
+    """A value as a document writes it: secrets by the name of their variable."""
+    if isinstance(value, Secret):
+        return value.shown()
+    if isinstance(value, dict):
+        return {key: shown(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [shown(inner) for inner in value]
+    return value
