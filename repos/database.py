@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import connection
+from django.db import connection, connections
 from django.utils import timezone
 
 
@@ -40,3 +40,10 @@ def moment(value: Any) -> Any:
 def parameter(value: datetime) -> Any:
     """A timestamp as a raw query takes it."""
     return connection.ops.adapt_datetimefield_value(value)
+
+
+def before_fork() -> None:
+    """Leave nothing open that a child would share with its parent: two processes on one connection read each other's answers."""
+    connections.close_all()
+    if connection.vendor == "postgresql":
+        connection.close_pool()  # type: ignore[attr-defined]

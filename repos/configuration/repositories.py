@@ -86,11 +86,6 @@ class RepositoryItem(Item):
             raise serializers.ValidationError(f"there is no format {name}; there are {', '.join(installed())}")
         return format.key
 
-    def validate_upstreams(self, upstreams: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if len(upstreams) > 1:
-            raise serializers.ValidationError("this version asks one upstream for each repository; keep one")
-        return upstreams
-
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         kind = attrs["kind"]
         for key, belongs_to in BELONGS_TO.items():

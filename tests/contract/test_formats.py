@@ -42,6 +42,7 @@ def world(server, upstream, form):
                     "upstreams": [{"url": up.url, "timeout": "5s"}],
                     "cache": {"lifetime": "0s", "missing": "1h"},
                 },
+                {"key": "lasting", "format": form, "kind": "remote", "upstreams": [{"url": up.url}], "cache": {"lifetime": "1h"}},
                 {
                     "key": "virtual",
                     "format": form,
@@ -59,7 +60,7 @@ def world(server, upstream, form):
                 {"role": "owner", "users": ["owner"], "repositories": ["*"]},
                 {"role": "developer", "users": ["developer"], "repositories": ["local", "virtual", "remote", "readonly"]},
                 {"role": "creator", "users": ["writer"], "repositories": ["local", "virtual", "remote", "readonly"]},
-                {"role": "reader", "users": ["reader"], "repositories": ["local", "virtual", "remote", "readonly"]},
+                {"role": "reader", "users": ["reader"], "repositories": ["local", "virtual", "remote", "lasting", "readonly"]},
                 {"role": "reader", "anonymous": True, "repositories": ["open"]},
             ],
         }
@@ -281,11 +282,9 @@ def test_an_artefact_is_fetched_once_and_then_served_from_here(ask, world, sampl
 
 def test_many_who_ask_at_once_cause_one_fetch(ask, world, sample):
     path, content = sample.other_path(21), sample.other_content(21)
-    if not sample.immutable:
-        pytest.skip("what may change is asked for again when its lifetime is over") if False else None
     world.upstream.routes[f"/{path}"] = world.upstream.slowly(content, seconds=1)
     with ThreadPoolExecutor(20) as pool:
-        bodies = {answer.body for answer in pool.map(lambda _: ask("GET", "remote", path), range(20))}
+        bodies = {answer.body for answer in pool.map(lambda _: ask("GET", "lasting", path), range(20))}
     assert bodies == {content}
     assert world.upstream.hits(f"/{path}") == 1
 

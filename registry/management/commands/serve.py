@@ -8,10 +8,11 @@ from pathlib import Path
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
-from django.db import connection, connections
+from django.db import connection
 
 from registry import first_start
 from registry.server import Server
+from repos import database
 from repos.configuration import engine
 
 START = 0x656E7472
@@ -37,7 +38,7 @@ class Command(BaseCommand):
         scheme = "https" if environment.tls else "http"
         self.stdout.write(f"Entrepot answers at {environment.base_url or f'{scheme}://{environment.bind}'} (stop with Ctrl-C)")
         self.stdout.flush()
-        connections.close_all()
+        database.before_fork()
         Server(environment).run()
 
 
