@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.parts import golang
 from tests.parts.postgres import Postgres, binaries
 
 ON_BOTH = ["tests/contract", "tests/flows", "repos/configuration", "accounts"]
@@ -37,6 +38,7 @@ def main(arguments: list[str]) -> int:
     total = Sum()
     with tempfile.TemporaryDirectory(prefix="entrepot-tests-") as folder:
         postgres = start_postgres(total)
+        install_go(total)
         try:
             common = ["-m", "soak" if soak else "not soak", *(chosen or ["-n", "2", "--dist", "loadscope", "--durations=15"])]
             if postgres:
@@ -58,6 +60,13 @@ def start_postgres(total: Sum) -> Postgres | None:
     except (OSError, subprocess.SubprocessError) as error:
         total.not_run.append(f"everything on PostgreSQL: {error}")
         return None
+
+
+def install_go(total: Sum) -> None:
+    try:
+        golang.install()
+    except (OSError, subprocess.SubprocessError) as error:
+        total.not_run.append(f"everything with the real go: {error}")
 
 
 def install_postgres() -> None:

@@ -21,12 +21,19 @@ export GOPROXY={url} GONOSUMDB='corp.example/*'
 
 LOGIN = """
 # Sign in: go reads ~/.netrc (go sends credentials over https only; mode 0600)
-machine {host} login YOUR-NAME password YOUR-TOKEN
+{machines}
 # or, with go 1.24 and later, keep them elsewhere and name a command that prints the header: go env -w GOAUTH='command'
 """
 
 
 def instructions(url: str, *, signed_in: bool) -> str:
     """The text for a repository at `url`. Who is not signed in reads what anybody may, and needs no login for that."""
-    host = urlsplit(url).hostname or ""
-    return TEXT.format(url=url, login=LOGIN.format(host=host) if signed_in or url.startswith("https:") else "")
+    login = LOGIN.format(machines=_machines(url)) if signed_in or url.startswith("https:") else ""
+    return TEXT.format(url=url, login=login)
+
+
+def _machines(url: str) -> str:
+    """go 1.24 and later look a machine up with its port, where there is one; go before that, and curl, without."""
+    parts = urlsplit(url)
+    names = dict.fromkeys((parts.hostname or "", parts.netloc))
+    return "\n".join(f"machine {name} login YOUR-NAME password YOUR-TOKEN" for name in names)

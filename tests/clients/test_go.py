@@ -1,0 +1,82 @@
+"""The real `go` against the real server, with modules of the upstream that this machine is configured with."""
+
+from __future__ import annotations
+
+import subprocess
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.parts import golang
+from tests.parts.golang import Client
+from tests.parts.relay import Relay
+
+pytestmark = pytest.mark.network
+
+PROGRAM = "github.com/goreleaser/goreleaser/v2@v2.4.8"
+
+
+@pytest.fixture(scope="module")
+def relay():
+    relay = Relay(golang.upstream())
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture(scope="module")
+def registry(server, relay):
+    here = server()
+    here.apply(
+        {
+            "repositories": [{"key": "public", "format": "go", "kind": "remote", "upstreams": [{"url": relay.url}]}],
+            "grants": [{"role": "reader", "anonymous": True, "repositories": ["public"]}],
+        }
+    )
+    return here
+
+
+@pytest.fixture
+def client(tmp_path: Path, registry):
+    yield lambda name: Client(tmp_path / name, GOPROXY=f"{registry.url}/go/public")
+    subprocess.run(["rm", "-rf", str(tmp_path)], check=False)  # a gigabyte of modules, which pytest would keep
+
+
+def program_files(registry, tmp_path: Path) -> dict[str, str]:
+    """The go.mod of a real program; its go.sum is left out, so that `go` asks the checksum database for each module."""
+    module, _, version = PROGRAM.partition("@")
+    file = tmp_path / "program.zip"
+    with urllib.request.urlopen(f"{registry.url}/go/public/{module}/@v/{version}.zip") as answer:
+        file.write_bytes(answer.read())
+    with zipfile.ZipFile(file) as archive:
+        return {"go_mod": archive.read(f"{module}@{version}/go.mod").decode()}
+
+
+def test_a_real_program_is_downloaded_cold_and_warm_and_with_the_upstream_cut_off(registry, relay, client, tmp_path):
+    files = program_files(registry, tmp_path)
+    cold = client("cold")
+    cold.write(**files)
+    cold.run("mod", "download")
+    zips = cold.zips()
+    assert len(zips) >= 300
+    assert "all modules verified" in cold.run("mod", "verify").stdout
+    lookups = [path for path in relay.seen if "/lookup/" in path]
+    assert len(lookups) >= 300, "the checksum database was asked by way of the registry"
+    assert {path: count for path, count in relay.seen.items() if count > 1 and path.endswith((".zip", ".mod"))} == {}
+
+    fetched = sum(relay.seen.values())
+    warm = client("warm")
+    warm.write(**files)
+    warm.run("mod", "download")
+    assert warm.zips() == zips
+    asked_again = sum(relay.seen.values()) - fetched
+    assert asked_again <= 5, "no more than what may have changed meanwhile, the checksum database's newest record"
+
+    relay.stop()
+    cut_off = client("cut-off")
+    cut_off.write(**files)
+    cut_off.run("mod", "download")
+    assert cut_off.zips() == zips
+    assert (cut_off.work / "go.sum").read_text() == (cold.work / "go.sum").read_text()
+    assert registry.manage("fsck").stdout.strip() == "clean"
