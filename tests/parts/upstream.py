@@ -19,7 +19,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.upstream.seen.append((self.path, dict(self.headers)))
-        route = self.upstream.routes.get(self.path, 404)
+        route = self.upstream.routes.get(self.path, self.upstream.default)
         if isinstance(route, bytes):
             self.answer(200, route)
         elif isinstance(route, int):
@@ -47,10 +47,11 @@ class Server(ThreadingHTTPServer):
 
 
 class Upstream:
-    """`routes`: path -> bytes (200), a status, or a function of the handler. `seen`: the requests that came."""
+    """`routes`: path -> bytes (200), a status, or a function of the handler; `default` for all others. `seen`: what was asked."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
+        self.default: Route = 404
         self.seen: list[tuple[str, dict[str, str]]] = []
         self._start(0)
 
