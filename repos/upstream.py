@@ -15,7 +15,7 @@ from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as UrllibTimeout
 
 from problems import UpstreamFailed, UpstreamTimeout
@@ -136,6 +136,8 @@ def _failures() -> Iterator[None]:
     """Turn what the connection does into the upstream's failures."""
     try:
         yield
+    except NewConnectionError as error:  # which urllib3 counts among the timeouts
+        raise UpstreamFailed("the upstream could not be reached; try again later", rule="upstream.failed") from error
     except UrllibTimeout as error:
         raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout") from error
     except (HTTPError, OSError, ValueError, zlib.error) as error:

@@ -18,7 +18,7 @@ def versions(repo: Repo, module: str) -> list[str]:
 
 def version_list(repo: Repo, module: str) -> bytes:
     """A local repository's `@v/list`. Raises NotFound where it holds no version."""
-    return _lines(_held(repo, module))
+    return _listing(_held(repo, module))
 
 
 def latest_info(repo: Repo, module: str) -> bytes:
@@ -30,7 +30,7 @@ def latest_info(repo: Repo, module: str) -> bytes:
 
 def merged_list(parts: list[bytes]) -> bytes:
     """One list of all the versions in several, each once."""
-    return _lines(sorted({version for part in parts for version in versions_in(part)}, key=parse.version_key))
+    return _listing(sorted({version for part in parts for version in versions_in(part)}, key=parse.version_key))
 
 
 def versions_in(content: bytes) -> list[str]:
@@ -58,5 +58,6 @@ def _held(repo: Repo, module: str) -> list[str]:
     return held
 
 
-def _lines(words: list[str]) -> bytes:
-    return "".join(f"{word}\n" for word in words).encode()
+def _listing(versions: list[str]) -> bytes:
+    """Pseudo-versions are not listed (go.dev/ref/mod#goproxy-protocol); an empty list is a valid one."""
+    return "".join(f"{version}\n" for version in versions if not parse.is_pseudo(version)).encode()

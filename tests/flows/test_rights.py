@@ -1,0 +1,171 @@
+"""Who may do what, through every way in: endpoint x identity x member, each as a table."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from repos.format import installed
+from tests.contract.samples import SAMPLES
+from tests.parts.server import ADMIN_PASSWORD
+
+ADMIN = ("admin", ADMIN_PASSWORD)
+PASSWORD = "the-password-of-everybody"
+WAYS = ("open", "team", "secret")
+"""Local repositories: readable by anybody, by the team, by the owner. `everything` is a virtual of them, open to all."""
+READERS = {
+    "nobody": {"open"},
+    "outsider": {"open"},
+    "member": {"open", "team"},
+    "owner": {"open", "team", "secret"},
+}
+DOCUMENTS = {"go": "corp.example/{0}/@v/list"}
+
+
+@pytest.fixture(scope="module", params=sorted(SAMPLES))
+def form(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def world(server, upstream, form):
+    up = upstream()
+    here = server()
+    here.apply(
+        {
+            "repositories": [
+                *({"key": key, "format": form, "kind": "local"} for key in WAYS),
+                {"key": "cache", "format": form, "kind": "remote", "upstreams": [{"url": up.url}]},
+                {"key": "everything", "format": form, "kind": "virtual", "members": [*WAYS, "cache"], "deploy_to": "team"},
+            ],
+            "groups": [{"name": "team"}],
+            "users": [
+                {"name": "outsider", "password": PASSWORD},
+                {"name": "member", "password": PASSWORD, "groups": ["team"]},
+                {"name": "owner", "password": PASSWORD},
+            ],
+            "grants": [
+                {"role": "reader", "anonymous": True, "repositories": ["open", "everything"]},
+                {"role": "developer", "groups": ["team"], "repositories": ["team", "everything"]},
+                {"role": "owner", "users": ["owner"], "repositories": ["*"]},
+            ],
+        }
+    )
+    here.upstream = up
+    for n, key in enumerate(WAYS):
+        sample = SAMPLES[form]
+        path, content = sample.other_path(n), sample.other_content(n)
+        assert here.request("PUT", f"/{form}/{key}/{path}", content, user=ADMIN).status == 201
+        up.routes[f"/{path}"] = b"from the public upstream"
+    return here
+
+
+def login(name: str) -> tuple[str, str] | None:
+    return None if name == "nobody" else (name, PASSWORD)
+
+
+def refused(identity: str) -> int:
+    return 401 if identity == "nobody" else 404
+
+
+@pytest.mark.parametrize(("identity", "member", "method"), [*itertools.product(READERS, WAYS, ("GET", "HEAD"))])
+def test_a_virtual_serves_nobody_what_its_member_would_not(world, form, identity, member, method):
+    """By the virtual repository and by the member alike, and the name is asked of no upstream for those who may not read it."""
+    path = SAMPLES[form].other_path(WAYS.index(member))
+    may = member in READERS[identity]
+    direct = world.request(method, f"/{form}/{member}/{path}", user=login(identity))
+    assert direct.status == (200 if may else refused(identity))
+    virtual = world.request(method, f"/{form}/everything/{path}", user=login(identity))
+    assert virtual.status == (200 if may else 404)  # the virtual itself is open to all, so nobody is asked to sign in
+    assert world.upstream.hits(f"/{path}") == 0
+
+
+@pytest.mark.parametrize(("identity", "member"), [*itertools.product(READERS, WAYS)])
+def test_an_index_through_a_virtual_lists_only_what_the_reader_may_see(world, form, identity, member):
+    if form not in DOCUMENTS:
+        assert form == "raw"  # which has no index yet
+        return
+    package = f"other{WAYS.index(member)}"
+    answer = world.request("GET", f"/{form}/everything/{DOCUMENTS[form].format(package)}", user=login(identity))
+    assert answer.status == (200 if member in READERS[identity] else 404)
+    assert (b"v1.0.0" in answer.body) == (member in READERS[identity])
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+@pytest.mark.parametrize("identity", ["nobody", "outsider"])
+def test_hidden_and_absent_are_the_same_answer(world, form, identity, method):
+    """Status, body and headers: of a repository that is not there, one that may not be read, and a path in it."""
+    sample = SAMPLES[form]
+    body = sample.other_content(2) if method == "PUT" else None
+    path = sample.other_path(2)
+    answers = [
+        world.request(method, f"/{form}/{key}/{path}", body, user=login(identity)) for key in ("secret", "no-such-repository")
+    ]
+    missing = sample.other_path(3)
+    answers.append(world.request(method, f"/{form}/secret/{missing}", body, user=login(identity)))
+    told = {
+        (answer.status, answer.reason.replace(missing, path), answer.body.replace(missing.encode(), path.encode()),
+         tuple(sorted((name, value.replace(missing, path)) for name, value in answer.headers.items() if name != "Date")))
+        for answer in answers
+    }  # fmt: skip
+    assert len(told) == 1
+    assert told.pop()[0] == refused(identity)
+
+
+VERBS = {
+    "artifact:read": ("GET",),
+    "artifact:write": ("PUT",),
+    "artifact:delete": ("DELETE",),
+}
+
+
+@pytest.mark.parametrize("scope", ["artifact:read", "artifact:write", "artifact:delete", "artifact:overwrite"])
+def test_a_token_does_only_what_its_scope_says(world, form, scope):
+    """Verb x scope: the owner's token with one permission, of all that the owner may."""
+    done = world.manage("token", "create", "owner", "--scope", "artifact:read@team", "--scope", f"{scope}@team")
+    token = done.stdout.split()[-1]
+    user = ("any-name", token)
+    path, content = SAMPLES[form].other_path(20), SAMPLES[form].other_content(20)
+    world.request("PUT", f"/{form}/team/{path}", content, user=ADMIN)
+    new, new_content = SAMPLES[form].other_path(21), SAMPLES[form].other_content(21)
+    assert world.request("GET", f"/{form}/team/{path}", user=user).status == 200
+    put = world.request("PUT", f"/{form}/team/{new}", new_content, user=user)
+    assert put.status == (201 if scope == "artifact:write" else 403)
+    deleted = world.request("DELETE", f"/{form}/team/{path}", user=user)
+    assert deleted.status == (204 if scope == "artifact:delete" else 403)
+    assert world.request("GET", f"/{form}/secret/{SAMPLES[form].other_path(2)}", user=user).status == 404
+    world.request("DELETE", f"/{form}/team/{new}", user=ADMIN)
+
+
+def test_a_grant_on_paths_opens_those_paths_alone(world, form):
+    package = "corp.example/other30" if form == "go" else "other/file-30"
+    world.apply({"grants": [{"role": "reader", "users": ["outsider"], "repositories": ["secret"], "paths": [package]}]})
+    for n in (30, 31):
+        world.request("PUT", f"/{form}/secret/{SAMPLES[form].other_path(n)}", SAMPLES[form].other_content(n), user=ADMIN)
+    here, there = (
+        world.request("GET", f"/{form}/secret/{SAMPLES[form].other_path(n)}", user=login("outsider")).status for n in (30, 31)
+    )
+    assert (here, there) == (200, 404)
+
+
+def test_a_right_that_is_taken_away_is_gone_with_the_next_request(world, form):
+    path = SAMPLES[form].other_path(1)
+    world.apply({"users": [{"name": "guest", "password": PASSWORD, "groups": ["team"]}]})
+    assert world.request("GET", f"/{form}/team/{path}", user=("guest", PASSWORD)).status == 200
+    world.apply({"users": [{"name": "guest"}]})
+    assert world.request("GET", f"/{form}/team/{path}", user=("guest", PASSWORD)).status == 404
+    world.apply({"users": [{"name": "guest", "inactive": True}]})
+    assert world.request("GET", f"/{form}/team/{path}", user=("guest", PASSWORD)).status == 401
+
+
+def test_every_url_is_known_to_these_tests():
+    """A new way in needs a table of its own here."""
+    from django.urls import get_resolver
+
+    mounts = {str(pattern.pattern) for pattern in get_resolver().url_patterns}
+    formats = {form.mount for form in installed().values()}
+    assert {mount for mount in mounts if not any(form in mount for form in formats)} <= OPEN_TO_ALL
+
+
+OPEN_TO_ALL = {"", "healthz", "readyz"}
