@@ -14,12 +14,13 @@ from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
 from django.conf import settings
+from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 from accounts.access import rights_of
 from accounts.authenticate import Identity, authenticate
-from problems import Forbidden, MethodRefused, Problem, Unauthenticated, absent
+from problems import Forbidden, MethodRefused, Problem, Unauthenticated, Unavailable, absent
 from repos import catalogue, paths, usage
 from repos.call import Call
 from repos.catalogue import Repo
@@ -42,6 +43,9 @@ def door(form: Format) -> Callable[[HttpRequest], HttpResponseBase]:
             response = route.handler(call, **names)
         except Problem as problem:
             response = refuse(form, problem)
+        except OperationalError:
+            log.exception("%s %s failed", request.method, request.path)
+            response = refuse(form, Unavailable("the database does not answer; try again", headers={"Retry-After": "5"}))
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             response = refuse(form, Problem("an error here, not in the request; the server's log tells more"))

@@ -1,4 +1,4 @@
-"""Frees the bytes that history no longer keeps, while everything runs.
+"""Frees the bytes that history no longer keeps, while everything runs. What remotes hold unused is closed first.
 
 A blob is free when no open asset, no asset closed within history.keep, and nothing put aside has it, and it is older than
 the grace. It goes in three steps, each of which may be the last before a crash: mark the row deleting (and commit), delete
@@ -16,9 +16,10 @@ from datetime import timedelta
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 
-from repos import database
+from repos import database, publish
 from repos.blobs.stores import store
-from repos.models import Aside, Asset, Blob, Lease
+from repos.catalogue import duration, load_one
+from repos.models import Aside, Asset, Blob, Change, Lease, Repository
 from repos.upkeep import fsck, kept_for
 
 GRACE = timedelta(hours=1)
@@ -39,6 +40,7 @@ def sweep(*, grace: timedelta = GRACE, dry_run: bool = False) -> Freed:
     """Free what is free. With `dry_run` only count it."""
     freed = Freed()
     if not dry_run:
+        _close_unused()
         Aside.objects.filter(expires_at__lt=database.now()).delete()
         Lease.objects.filter(expires_at__lt=database.now() - grace).delete()
         _finish_marked()
@@ -51,6 +53,16 @@ def sweep(*, grace: timedelta = GRACE, dry_run: bool = False) -> Freed:
             _finish_marked()
     _remove_strays(freed, grace, dry_run=dry_run)
     return freed
+
+
+def _close_unused() -> None:
+    """Close what nobody asked a remote for in `cache.unused`; it is fetched again when somebody does."""
+    for row in Repository.objects.filter(kind=Repository.Kind.REMOTE, settings__cache__unused__isnull=False):
+        before = database.now() - duration(row.settings["cache"]["unused"])
+        came = Change.objects.filter(repository=row, number=OuterRef("since"), at__lt=before)
+        unused = Asset.objects.filter(Exists(came), repository=row, until=None).exclude(usage__last_used__gte=before)
+        while paths := list(unused.values_list("path", flat=True)[:BATCH]):
+            publish.delete(load_one(row), paths, "gc")
 
 
 def _free(grace: timedelta):

@@ -149,6 +149,14 @@ class Server:
         finally:
             connection.close()
 
+    @staticmethod
+    def authorization(user: tuple[str, str] | None) -> dict[str, str]:
+        return _authorization(user)
+
+    @property
+    def process_group(self) -> int:
+        return self._process.pid
+
     def connect(self) -> http.client.HTTPConnection:
         if not self.tls:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)

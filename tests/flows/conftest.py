@@ -1,0 +1,33 @@
+"""For flows that run in the test's own process: a store of their own beside the test's database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repos import catalogue, models
+from repos.blobs import Store
+from repos.blobs.stores import store
+from repos.catalogue import Repo
+from repos.configuration import engine
+
+
+@pytest.fixture
+def own_store(settings, tmp_path: Path) -> Store:
+    settings.ENTREPOT = replace(settings.ENTREPOT, storage=f"file://{tmp_path}/blobs")
+    catalogue.forget()
+    yield store()
+    catalogue.forget()
+
+
+@pytest.fixture
+def repository(own_store):
+    """Makes repositories: `repository("go")`, or of another kind with what it needs."""
+
+    def repository(format: str, key: str = "here", kind: str = "local", **options) -> Repo:
+        engine.apply({"repositories": [{"key": key, "format": format, "kind": kind, **options}]})
+        return catalogue.load_one(models.Repository.objects.get(key=key))
+
+    return repository

@@ -1,0 +1,176 @@
+"""A commit is whole or not at all: each of its stages is made to fail, and a retry works."""
+
+from __future__ import annotations
+
+import errno
+import resource
+from collections.abc import Callable
+
+import pytest
+from django.db import OperationalError, connection
+
+from problems import Problem, StorageFull
+from repos import database, publish
+from repos.blobs import filesystem
+from repos.blobs.stores import store
+from repos.configuration import engine
+from repos.models import Asset, Blob, Change
+from repos.publish import Bytes, New
+from repos.upkeep import fsck, gc
+from repos.upkeep.gc import timedelta
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+NOW = timedelta(seconds=0)
+
+
+class Broken(Exception):
+    """What the fault injected raises."""
+
+
+def put(repo, contents: dict[str, bytes]) -> publish.Outcome:
+    news, open_ = [], []
+    try:
+        for path, content in contents.items():
+            incoming = store().receive()
+            open_.append(incoming)
+            incoming.write(content)
+            news.append(New(path, Bytes.of(incoming), repo.format.describe(path, incoming.open, published=False)))
+        return publish.put(repo, news, "tester", may_overwrite=True)
+    finally:
+        for incoming in open_:
+            incoming.__exit__(None, None, None)
+
+
+def once(function: Callable, *, after: bool = False) -> Callable:
+    """The function, which fails the first time: instead of doing its work, or after it."""
+    failed = []
+
+    def wrapped(*arguments, **options):
+        if not failed and not after:
+            failed.append(True)
+            raise Broken
+        result = function(*arguments, **options)
+        if not failed:
+            failed.append(True)
+            raise Broken
+        return result
+
+    return wrapped
+
+
+STAGES = {
+    "before the bytes are durable": (publish, "_store_what_is_missing", False),
+    "after the bytes are durable": (publish, "_store_what_is_missing", True),
+    "at the rename": (filesystem.FilesystemIncoming, "_move", False),
+    "after the rename": (filesystem.FilesystemIncoming, "_move", True),
+    "at the blob's row": (publish, "_lock_blobs", False),
+    "after the blob's row": (publish, "_lock_blobs", True),
+    "at the repository's lock": (publish, "_lock_repository", False),
+    "at the comparison": (publish, "_standing", True),
+    "at the change": (publish, "_new_change", False),
+    "after the change": (publish, "_new_change", True),
+    "at the assets": (publish, "_descriptions", False),
+    "at the end of the transaction": (publish, "_remember_freshness", True),
+    "after the commit": (publish, "_delete_unused", False),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_whatever_stage_fails_a_retry_works_and_rows_and_bytes_agree(repository, monkeypatch, stage):
+    repo = repository("raw")
+    put(repo, {"a": b"before", "b": b"before too"})
+    place, name, after = STAGES[stage]
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, once(getattr(place, name), after=after))
+        with pytest.raises(Broken):
+            put(repo, {"a": b"new a", "b": b"new b"})
+    standing = {asset.path: asset.blob.sha256 for asset in Asset.objects.filter(until=None).select_related("blob")}
+    assert len({Asset.objects.get(path=path, until=None).since for path in standing}) == 1, "both or neither"
+    put(repo, {"a": b"new a", "b": b"new b"})
+    for path in ("a", "b"):
+        with store().open(Asset.objects.get(path=path, until=None).blob.key) as file:
+            assert file.read() == f"new {path}".encode()
+    assert list(fsck.check(scrub=True)) == []
+    gc.sweep(grace=NOW)
+    assert list(fsck.check(scrub=True, grace=NOW)) == []
+
+
+def test_a_connection_that_is_lost_at_the_commit_leaves_what_a_retry_finds(repository, monkeypatch):
+    """It is not known then whether the commit happened; here it did."""
+    repo = repository("raw")
+    with monkeypatch.context() as patch:
+        commit = connection.commit
+
+        def commit_and_lose() -> None:
+            commit()
+            raise OperationalError("the connection was lost")
+
+        patch.setattr(connection, "commit", commit_and_lose)
+        with pytest.raises(OperationalError):
+            put(repo, {"a": b"new a"})
+    assert not put(repo, {"a": b"new a"}).created
+    assert list(fsck.check(scrub=True)) == []
+
+
+def nothing_left() -> bool:
+    rows = Asset.objects.exists() or Blob.objects.exists()
+    return not rows and not list(store().leftovers()) and not list(store().objects())
+
+
+def test_no_room_while_bytes_arrive_is_told_as_such_and_leaves_nothing(repository):
+    repo = repository("raw")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(StorageFull):
+            put(repo, {"a": bytes(2 << 20)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert nothing_left()
+    assert put(repo, {"a": bytes(2 << 20)}).created
+
+
+def test_no_room_found_at_the_sync_is_told_as_such_and_leaves_nothing(repository, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    repo = repository("raw")
+    with monkeypatch.context() as patch:
+        patch.setattr(filesystem.os, "fsync", full)
+        with pytest.raises(StorageFull):
+            put(repo, {"a": b"content"})
+    assert nothing_left()
+    assert put(repo, {"a": b"content"}).created
+
+
+def test_a_refused_asset_refuses_all_that_were_to_come_with_it(repository):
+    repo = repository("raw", immutable=["fixed/**"])
+    put(repo, {"fixed/a": b"first"})
+    changes = Change.objects.count()
+    with pytest.raises(Problem, match="can never change"):
+        put(repo, {"free": b"x", "fixed/a": b"second"})
+    assert Change.objects.count() == changes and not Asset.objects.filter(path="free").exists()
+
+
+def test_the_same_bytes_in_two_repositories_are_stored_once_and_outlive_either(repository, own_store):
+    one, two = repository("raw", "one"), repository("raw", "two")
+    for repo in (one, two):
+        put(repo, {"a": b"shared"})
+    assert len(list(own_store.objects())) == 1
+    publish.delete(one, ["a"], "tester")
+    engine.apply({"history": {"keep": "0s"}})
+    gc.sweep(grace=NOW)
+    with own_store.open(Asset.objects.get(repository_id=two.id, until=None).blob.key) as file:
+        assert file.read() == b"shared"
+
+
+def test_change_numbers_have_no_gap_and_times_never_go_back(repository, monkeypatch):
+    repo = repository("raw")
+    times = iter([database.now() + timedelta(hours=1), *[database.now()] * 50])
+    monkeypatch.setattr(publish.database, "now", lambda: next(times))
+    for n in range(5):
+        put(repo, {"a": f"{n}".encode()})
+    changes = list(Change.objects.filter(repository_id=repo.id).order_by("number"))
+    assert [change.number for change in changes] == list(range(1, len(changes) + 1))
+    assert [change.at for change in changes] == sorted(change.at for change in changes)

@@ -1,0 +1,143 @@
+"""One fetch for all who wait, in all processes; nobody waits for the end when the digest is known; nothing is held in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.parts.server import ADMIN_PASSWORD
+
+ADMIN = ("admin", ADMIN_PASSWORD)
+SIZE = 64 << 20
+PIECE = bytes(range(256)) * 1024
+
+
+def pieces():
+    return (PIECE for _ in range(SIZE // len(PIECE)))
+
+
+@pytest.fixture(scope="module")
+def digest() -> str:
+    hasher = hashlib.sha256()
+    for piece in pieces():
+        hasher.update(piece)
+    return hasher.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def up(upstream):
+    return upstream()
+
+
+@pytest.fixture(scope="module")
+def world(server, up):
+    here = server()
+    here.apply(
+        {
+            "repositories": [
+                {"key": "cache", "format": "raw", "kind": "remote", "upstreams": [{"url": up.url}], "cache": {"lifetime": "1h"}},
+                {"key": "here", "format": "raw", "kind": "local"},
+            ]
+        }
+    )
+    return here
+
+
+def digest_of_get(world, path: str) -> str:
+    connection = world.connect()
+    connection.request("GET", path, headers=world.authorization(ADMIN))
+    answer = connection.getresponse()
+    hasher = hashlib.sha256()
+    while chunk := answer.read(1 << 20):
+        hasher.update(chunk)
+    connection.close()
+    return hasher.hexdigest() if answer.status == 200 else f"status {answer.status}"
+
+
+def memory_peak(world) -> int:
+    """The largest that one of the server's processes has been, in bytes."""
+    peaks = []
+    for task in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":", 1) for line in task.read_text().splitlines())
+            if int(Path(task.parent, "stat").read_text().rpartition(")")[2].split()[2]) == world.process_group:
+                peaks.append(int(fields["VmHWM"].split()[0]) * 1024)
+        except (OSError, KeyError, ValueError):
+            continue
+    return max(peaks)
+
+
+def test_ninety_who_ask_for_64_mib_cause_one_fetch_and_all_get_the_same(world, up, digest):
+    def send(handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(SIZE))
+        handler.end_headers()
+        for piece in pieces():
+            handler.wfile.write(piece)
+
+    up.routes["/large"] = send
+    with ThreadPoolExecutor(45) as pool:
+        digests = set(pool.map(lambda _: digest_of_get(world, "/raw/cache/large"), range(90)))
+    assert digests == {digest}
+    assert up.hits("/large") == 1
+
+
+def test_with_a_known_digest_the_first_bytes_come_before_the_last_have_been_sent(world, up, digest):
+    seen_by_client = threading.Event()
+
+    def send(handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(SIZE))
+        handler.send_header("X-Checksum-Sha256", digest)
+        handler.end_headers()
+        for n, piece in enumerate(pieces()):
+            handler.wfile.write(piece)
+            if n == 40:
+                seen_by_client.wait(60)
+
+    up.routes["/teed"] = send
+    connection = world.connect()
+    connection.request("GET", "/raw/cache/teed", headers=world.authorization(ADMIN))
+    answer = connection.getresponse()
+    hasher = hashlib.sha256(answer.read(1 << 20))
+    seen_by_client.set()
+    while chunk := answer.read(1 << 20):
+        hasher.update(chunk)
+    assert hasher.hexdigest() == digest
+
+
+def test_a_client_that_leaves_does_not_end_the_fetch_for_others(world, up, digest):
+    go_on = threading.Event()
+
+    def send(handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(SIZE))
+        handler.send_header("X-Checksum-Sha256", digest)
+        handler.end_headers()
+        for n, piece in enumerate(pieces()):
+            handler.wfile.write(piece)
+            if n == 40:
+                go_on.wait(60)
+
+    up.routes["/left"] = send
+    leaving = world.connect()
+    leaving.request("GET", "/raw/cache/left", headers=world.authorization(ADMIN))
+    leaving.getresponse().read(1 << 16)
+    leaving.close()
+    with ThreadPoolExecutor(1) as pool:
+        staying = pool.submit(digest_of_get, world, "/raw/cache/left")
+        go_on.set()
+        assert staying.result() == digest
+    assert up.hits("/left") == 1
+
+
+def test_large_artefacts_go_through_without_being_held_in_memory(world, digest):
+    before = memory_peak(world)
+    assert world.request("PUT", "/raw/here/large", pieces(), user=ADMIN).status == 201
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: digest_of_get(world, "/raw/here/large"), range(8))) == {digest}
+    assert memory_peak(world) - before < SIZE // 2
