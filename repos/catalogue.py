@@ -26,14 +26,24 @@ def duration(text: str) -> timedelta:
 
 @dataclass(frozen=True)
 class Upstream:
-    """One place to fetch from. Credentials go to the origin of `url` only."""
+    """One place to fetch from. Credentials go to the origin of `url` only; they stay sealed until they are used."""
 
     url: str
     username: str = ""
-    password: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
+    sealed_password: str = field(default="", repr=False)
+    sealed_token: str = field(default="", repr=False)
     ca: str = ""
     timeout: float = 30.0
+
+    @property
+    def password(self) -> str:
+        """Raises Unavailable where it cannot be unsealed."""
+        return unseal(self.sealed_password) if self.sealed_password else ""
+
+    @property
+    def token(self) -> str:
+        """Raises Unavailable where it cannot be unsealed."""
+        return unseal(self.sealed_token) if self.sealed_token else ""
 
 
 @dataclass(frozen=True)
@@ -163,15 +173,11 @@ def _upstream(item: dict) -> Upstream:
     return Upstream(
         url=item["url"].rstrip("/"),
         username=item.get("username", ""),
-        password=_secret(item.get("password")),
-        token=_secret(item.get("token")),
+        sealed_password=item.get("password", {}).get("sealed", ""),
+        sealed_token=item.get("token", {}).get("sealed", ""),
         ca=item.get("ca", ""),
         timeout=duration(item["timeout"]).total_seconds() if "timeout" in item else Upstream.timeout,
     )
-
-
-def _secret(value: dict | None) -> str:
-    return unseal(value["sealed"]) if value else ""
 
 
 def _patterns(globs: list[str]) -> Patterns:

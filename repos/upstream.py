@@ -115,9 +115,9 @@ def _redirected(url: str, target: str) -> str:
 
 
 def _credentials(upstream: Upstream) -> dict[str, str]:
-    if upstream.token:
-        return {"Authorization": f"Bearer {upstream.token}"}
-    if upstream.username or upstream.password:
+    if token := upstream.token:
+        return {"Authorization": f"Bearer {token}"}
+    if upstream.username:
         return urllib3.make_headers(basic_auth=f"{upstream.username}:{upstream.password}")
     return {}
 

@@ -286,3 +286,25 @@ def test_many_mixed_questions_at_once_each_get_their_own_answer(up, go):
     for thread in threads:
         thread.join()
     assert answers == {module: f"module {module}\n\ngo 1.21\n".encode() for module in modules}
+
+
+def test_a_lost_secret_key_closes_only_the_repositories_that_need_it_and_applying_again_mends_it(server, up, tmp_path):
+    here = server(ENTREPOT_SECRET_KEY="k" * 40)
+    secret = {"url": up.url, "username": "us", "password": {"env": "OUR_SECRET"}}
+    here.environment["OUR_SECRET"] = "upstream-secret"
+    document = {
+        "repositories": [
+            {"key": "with-login", "format": "go", "kind": "remote", "upstreams": [secret]},
+            {"key": "without", "format": "go", "kind": "remote", "upstreams": [{"url": up.url}]},
+        ]
+    }
+    here.apply(document)
+    has(up, "sealed.example/m", "v1.0.0")
+    here.stop()
+    here.environment["ENTREPOT_SECRET_KEY"] = "another" * 10
+    here.start()
+    ask = lambda key: here.request("GET", f"/go/{key}/sealed.example/m/@v/v1.0.0.mod", user=ADMIN)  # noqa: E731
+    assert ask("without").status == 200
+    assert ask("with-login").status == 503 and "ENTREPOT_SECRET_KEY" in ask("with-login").reason
+    here.apply(document)
+    assert ask("with-login").status == 200

@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 from datetime import timedelta
 
-from problems import Malformed, Problem
+from problems import Malformed, Problem, TooLarge
 from repos.catalogue import Repo
 from repos.format import Described, Format, OpenBlob
 from repos.formats.go import index, parse
@@ -45,7 +45,7 @@ class Go(Format):
                 return described_zip(request, parse.check_zip(file, request.module, request.version, published=published))
             content = file.read(parse.MAX_GO_MOD + 1)
         if len(content) > parse.MAX_GO_MOD:
-            raise Malformed(f"{path} is larger than {parse.MAX_GO_MOD} bytes", rule="go.size")
+            raise TooLarge(f"{path} is larger than {parse.MAX_GO_MOD} bytes", rule="go.size")
         return _described(request, content, published=published)
 
     def render(self, repo: Repo, path: str) -> bytes:

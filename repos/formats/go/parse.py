@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import stat
-import unicodedata
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -28,17 +28,22 @@ MAX_GO_MOD = 16 << 20
 MAX_LICENSE = 16 << 20
 MAX_INFO = 64 << 10
 MAX_FILES = 200_000
-TOOLCHAIN = "golang.org/toolchain"
+MAX_DEPTH = 20
+"""Folders that each of MAX_FILES may be in; fewer files may be deeper."""
+MAX_DIRECTORY = 32 << 20
+"""Bytes of a zip's directory, which is read at once."""
 CHUNK = 256 * 1024
+ENCRYPTED = 0x2041
+"""The flags of a zip's entry that say so: the entry, strongly, and its header."""
 
 
 # Paths and versions
 
 _PATH_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~]+")
 _FIRST_CHARACTERS = re.compile(r"[a-z0-9\-.]+")
-_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT") for n in range(1, 10))}
+_RESERVED = re.compile(r"(?:^|/)(?:con|prn|aux|nul|com[1-9]|lpt[1-9])(?:[./]|\Z)", re.ASCII | re.IGNORECASE)
 _TILDE_NUMBER = re.compile(r"~[0-9]+$")
-_GOPKG = re.compile(r"(gopkg\.in/.+)\.(v(?:0|[1-9][0-9]*))(-unstable)?")
+_GOPKG = re.compile(r"(gopkg\.in/.+)\.(v[1-9][0-9]*(?:-unstable)?|v0)")
 _MAJOR = re.compile(r"(.+)/(v[0-9.]+)")
 _SEMVER = re.compile(
     r"v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)"
@@ -66,7 +71,7 @@ def _check_element(element: str, path: str) -> None:
         problem = "an element is empty or holds other than letters, digits and -._~"
     elif element.strip(".") == "" or element.startswith(".") or element.endswith("."):
         problem = "an element begins or ends with a dot"
-    elif element.partition(".")[0].upper() in _RESERVED:
+    elif _RESERVED.match(element):
         problem = f"{element!r} is a name that Windows reserves"
     elif _TILDE_NUMBER.search(element.partition(".")[0]):
         problem = "an element ends with a tilde and digits"
@@ -78,7 +83,7 @@ def split_major(path: str) -> tuple[str, str] | None:
     """A module path without its major version suffix, and the suffix (`/v2`, `.v1`, or empty); None where that is malformed."""
     if path.startswith("gopkg.in/"):
         match = _GOPKG.fullmatch(path)
-        return (match[1], f".{match[2]}{match[3] or ''}") if match else None
+        return (match[1], f".{match[2]}") if match else None
     match = _MAJOR.fullmatch(path)
     if not match:
         return path, ""
@@ -111,8 +116,8 @@ escape_path = escape_version = escape
 
 
 def unescape(text: str) -> str:
-    """The inverse of `escape`; Malformed for upper-case letters and a `!` that no lower-case letter follows."""
-    if re.search(r"[A-Z]|!(?![a-z])", text):
+    """The inverse of `escape`; Malformed for other than ASCII, upper-case letters and a `!` that no lower-case letter follows."""
+    if not text.isascii() or re.search(r"[A-Z]|!(?![a-z])", text):
         raise Malformed(f"{text!r} is not escaped: write an upper-case letter as ! and the lower-case one", rule="module.escape")
     return re.sub(r"!([a-z])", lambda match: match[1].upper(), text)
 
@@ -138,13 +143,16 @@ def version_key(version: str) -> tuple:
     """A key by which versions sort as semver.org section 11 says; what is no version sorts before all."""
     match = _SEMVER.fullmatch(version)
     if not match:
-        return (-1, 0, 0, (), version)
+        return ((), version)
     before = match[4]
     # a release is after all of its pre-releases; numbers are before words
-    identifiers = (
-        tuple((0, int(word), "") if word.isdigit() else (1, 0, word) for word in before.split(".")) if before else ((2,),)
-    )
-    return (int(match[1]), int(match[2]), int(match[3]), identifiers, version)
+    identifiers = tuple((0, *_number(word)) if word.isdigit() else (1, word) for word in before.split(".")) if before else ((2,),)
+    return (_number(match[1]), _number(match[2]), _number(match[3]), identifiers, version)
+
+
+def _number(digits: str) -> tuple[int, str]:
+    """Orders as int(digits) does, but has no limit on how many: there are no leading zeros."""
+    return len(digits), digits
 
 
 def latest_of(versions: Iterable[str]) -> str:
@@ -178,8 +186,10 @@ class ModuleRequest:
     rest: str = ""
 
 
-_TILE = re.compile(r"tile/[0-9]{1,2}/(?:data|[0-9]{1,2})(?:/x[0-9]{3})*/[0-9]{3}(?:\.p/[0-9]{1,3})?")
-_DATABASE = re.compile(r"[a-z0-9.\-]+\.[a-z0-9\-]+(?:/[A-Za-z0-9._\-]+)*?")
+_TILE = re.compile(
+    r"tile/([1-9]|[12][0-9]|30)/(?:data|0|[1-9][0-9]?)(?:/(?!x000)x[0-9]{3}(?:/x[0-9]{3}){0,4})?/[0-9]{3}(?:\.p/([1-9][0-9]{0,9}))?"
+)
+_DATABASE = re.compile(r"[a-z0-9\-]+(?:\.[a-z0-9\-]+)+(?:/(?!(?:lookup|tile)(?:/|$))[A-Za-z0-9_\-][A-Za-z0-9._\-]*)*")
 
 
 @lru_cache(maxsize=16384)
@@ -214,7 +224,7 @@ def parse_request(path: str) -> ModuleRequest:
 
 def _query(path: str, module: str, version: str, kind: str) -> ModuleRequest:
     """A branch, commit or abbreviated version has an .info only; the canonical version in it has the rest."""
-    if kind != "info" or any(segment in ("", ".", "..") for segment in version.split("/")):
+    if kind != "info" or not _is_file_path(version):
         raise absent(path)
     return ModuleRequest("query", module, version)
 
@@ -236,12 +246,20 @@ def _sumdb_request(path: str) -> ModuleRequest:
             raise absent(path)
         return ModuleRequest("sumdb", _module(module), unescape(version), name, f"lookup/{rest}")
     name, mark, rest = path.removeprefix("sumdb/").partition("/tile/")
-    if mark and _DATABASE.fullmatch(name) and _TILE.fullmatch(f"tile/{rest}"):
+    if mark and _DATABASE.fullmatch(name) and _is_tile(f"tile/{rest}"):
         return ModuleRequest("sumdb", name=name, rest=f"tile/{rest}")
     raise absent(path)
 
 
+def _is_tile(path: str) -> bool:
+    """Whether it is a tile's one path (x/mod/sumdb/tlog ParseTilePath); a partial tile is narrower than a whole one."""
+    match = _TILE.fullmatch(path)
+    return bool(match) and int(match[2] or 1) < 1 << int(match[1])  # type: ignore[index]
+
+
 # .info and go.mod
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)\d*(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def parse_info(content: bytes) -> tuple[str, datetime | None]:
@@ -249,28 +267,39 @@ def parse_info(content: bytes) -> tuple[str, datetime | None]:
     if len(content) > MAX_INFO:
         raise TooLarge(f"the .info has more than {MAX_INFO} bytes", rule="info.size")
     try:
-        value = json.loads(content)
+        value = json.loads(content.decode())
         version, time = value["Version"], value.get("Time")
-        moment = datetime.fromisoformat(_microseconds(time)) if time else None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        moment = None if time is None else _moment(time)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise Malformed(
             'the .info is not JSON such as {"Version":"v1.0.0","Time":"2024-01-02T03:04:05Z"}', rule="info.json"
         ) from None
-    if not isinstance(version, str) or not is_canonical_version(version) or (moment and moment.tzinfo is None):
-        raise Malformed("the .info names no canonical version, or a time without a zone", rule="info.version")
+    if not isinstance(version, str) or not is_canonical_version(version):
+        raise Malformed("the .info names no canonical version", rule="info.version")
     return version, moment
 
 
-def _microseconds(time: str) -> str:
-    return re.sub(r"(\.\d{6})\d+", r"\1", time)
+def _moment(time: str) -> datetime:
+    """An RFC 3339 time, which is all that `go` reads; datetime reads more forms than that, and no nanoseconds."""
+    match = _TIME.fullmatch(time)
+    if not match:
+        raise ValueError(time)
+    return datetime.fromisoformat(match[1] + match[2]).astimezone(UTC)
 
 
 def make_info(version: str, time: datetime | None) -> bytes:
     """An .info as Go's own proxy writes it, to the second."""
     value = {"Version": version}
     if time is not None:
-        value["Time"] = time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        # strftime's %Y does not pad years, and a proxy that knows no time sends the year 0001
+        value["Time"] = time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+_MODULE_LINE = re.compile(
+    r"^[ \t\r]*module(?:[ \t\r]*\([ \t\r]*(?://[^\n]*)?\n(?:[ \t\r]*(?://[^\n]*)?\n)*|[ \t\r]+(?=[^ \t\r\n]))([^\n]*)", re.M
+)
+"""A module line, or a module block up to its first line that is not blank. Searched for in the whole, as splitting takes room."""
 
 
 def go_mod_module(content: bytes) -> str:
@@ -281,15 +310,10 @@ def go_mod_module(content: bytes) -> str:
         text = content.decode()
     except UnicodeDecodeError:
         raise Malformed("the go.mod is no UTF-8 text", rule="gomod.text") from None
-    lines = (line.partition("//")[0].strip() for line in re.split(r"\r?\n", text))
-    words = [line for line in lines if line]
-    for number, line in enumerate(words):
-        match = re.fullmatch(r"module\s+(\S.*)|module\s*\(", line)
-        if match and (match[1] or "(").strip() == "(":
-            return _unquoted(words[number + 1] if number + 1 < len(words) else "")
-        if match:
-            return _unquoted(match[1])
-    raise Malformed("the go.mod has no module line", rule="gomod.module")
+    match = _MODULE_LINE.search(text)
+    if not match:
+        raise Malformed("the go.mod has no module line", rule="gomod.module")
+    return _unquoted(match[1].partition("//")[0])
 
 
 def _unquoted(text: str) -> str:
@@ -322,25 +346,75 @@ def check_zip(file: BinaryIO, module: str, version: str, *, published: bool) -> 
     size = file.seek(0, 2)
     if size > MAX_ZIP:
         raise TooLarge(f"the zip has more than {MAX_ZIP} bytes", rule="zip.size")
+    bounded = _Bounded(file)
     try:
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            _check_entries(entries, f"{module}@{version}/", module)
-            facts = _read_entries(archive, entries, f"{module}@{version}/")
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        OSError,
-        ValueError,
-        OverflowError,
-    ) as error:
+        with zipfile.ZipFile(bounded, metadata_encoding="utf-8") as archive:
+            entries, end = archive.infolist(), archive.start_dir
+        _check_directory(bounded, end, len(entries))
+        _check_entries(entries, f"{module}@{version}/")
+        facts = _read_entries(bounded, _ends(entries, end), entries, f"{module}@{version}/")
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, OSError, ValueError, OverflowError) as error:
+        if bounded.failure is not None:
+            raise bounded.failure from None
         raise Malformed(f"the zip is damaged or none at all ({error})"[:300], rule="zip.format") from error
     if published:
         _check_go_mod(facts.go_mod, module)
     return facts
+
+
+class _Bounded:
+    """A file from which a zip's directory is read only if it is not too large to hold.
+
+    zipfile reads the directory in one piece and makes an object of each entry, however many those are. All else is read in
+    pieces of CHUNK at most. A read that fails is kept, as zipfile takes that too for a damaged zip.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+        self.failure: OSError | None = None
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MAX_DIRECTORY:
+            raise TooLarge(f"the zip's directory has more than {MAX_DIRECTORY} bytes", rule="zip.files")
+        try:
+            data = self._file.read(size)
+        except OSError as error:
+            self.failure = error
+            raise
+        if size > CHUNK and data.count(zipfile.stringCentralDir) > MAX_FILES:  # type: ignore[attr-defined]
+            raise TooLarge(f"the zip has more than {MAX_FILES} files", rule="zip.files")
+        return data
+
+
+_END = struct.Struct("<4s6xH2LH")
+_LONG_END = struct.Struct("<4s20x4Q4sLQL")
+"""What ends a directory, and what stands before it where that counts 65535 files or more (with its locator)."""
+
+
+def _check_directory(file: _Bounded, start: int, count: int) -> None:
+    """That the directory holds `count` entries without a gap, and that the zip begins and ends where its end says.
+
+    zipfile overlooks what breaks this and go does not, so that the two would find different files in one zip.
+    """
+    file.seek(start)
+    directory = b"".join(iter(lambda: file.read(CHUNK), b""))
+    size = 0
+    for _ in range(count):
+        size += 46 + sum(struct.unpack_from("<3H", directory, size + 28))
+    at, known = size, [(count, size, start)]
+    if directory.startswith(b"PK\6\6", at):
+        long = _LONG_END.unpack_from(directory, at)
+        if long[1:] != (count, count, size, start, b"PK\6\7", 0, start + size, 1):
+            raise ValueError("its directory is another than its end says")
+        at += _LONG_END.size
+        known = [(0xFFFF, size, start), (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)]
+    signature, *found, comment = _END.unpack_from(directory, at)
+    if signature != b"PK\5\6" or tuple(found) not in known or at + _END.size + comment != len(directory):
+        raise ValueError("its directory is another than its end says")
 
 
 def _check_go_mod(content: bytes | None, module: str) -> None:
@@ -351,7 +425,7 @@ def _check_go_mod(content: bytes | None, module: str) -> None:
         raise Malformed(f"the zip's go.mod is of the module {named[:200]} and not of {module}", rule="gomod.module")
 
 
-def _check_entries(entries: list[zipfile.ZipInfo], prefix: str, module: str) -> None:
+def _check_entries(entries: list[zipfile.ZipInfo], prefix: str) -> None:
     """What can be told from the directory alone, before a byte is unpacked."""
     if len(entries) > MAX_FILES:
         raise TooLarge(f"the zip has more than {MAX_FILES} files", rule="zip.files")
@@ -359,111 +433,161 @@ def _check_entries(entries: list[zipfile.ZipInfo], prefix: str, module: str) -> 
         raise Malformed("the zip is empty", rule="zip.empty")
     if sum(entry.file_size for entry in entries) > MAX_ZIP:
         raise TooLarge(f"the zip's files have more than {MAX_ZIP} bytes", rule="zip.bomb")
-    seen: dict[str, str] = {}
+    if sum(entry.orig_filename.count("/") for entry in entries) > MAX_DEPTH * MAX_FILES:
+        raise TooLarge("the zip's files are in too many folders", rule="zip.files")
+    tree: _Tree = {}
     for entry in entries:
         _check_entry(entry, prefix)
-        _check_collision(entry.filename.removeprefix(prefix), seen)
-    _check_overlap(entries)
-    _check_submodules(entries, prefix, module)
+        if path := entry.orig_filename.removeprefix(prefix):
+            _check_collision(path, tree)
 
 
 def _check_entry(entry: zipfile.ZipInfo, prefix: str) -> None:
-    name = entry.filename
-    if "\x00" in entry.orig_filename or not name.startswith(prefix):
+    # the name as it is in the zip; zipfile's `filename` is cut at a NUL or replaced by an extra field, and go's is not
+    name = entry.orig_filename
+    if not name.startswith(prefix):
         raise Malformed(f"the zip holds {name[:200]!r}, which is not under {prefix}", rule="zip.prefix")
-    _check_file_path(name.removeprefix(prefix))
-    mode = entry.external_attr >> 16
-    if entry.is_dir() or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        raise Malformed(f"the zip holds {name[:200]!r}, which is no regular file", rule="zip.mode")
-    if entry.flag_bits & 0x1:
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    folder = name.endswith("/")
+    if kind not in (0, stat.S_IFDIR if folder else stat.S_IFREG) or (folder and entry.file_size):
+        raise Malformed(f"the zip holds {name[:200]!r}, which is neither file nor folder", rule="zip.mode")
+    path = name.removeprefix(prefix).removesuffix("/") if folder else name.removeprefix(prefix)
+    if not _is_file_path(path) and name != prefix:
+        raise Malformed(f"the zip holds {path[:200]!r}, which is no file name on every system", rule="zip.path")
+    if not folder and path.lower().rpartition("/")[2] == "go.mod" and path != "go.mod":
+        raise Malformed(
+            f"the zip holds {path[:200]!r}; a go.mod elsewhere than at the root is another module's", rule="zip.gomod"
+        )
+    if entry.flag_bits & ENCRYPTED:
         raise Malformed(f"the zip holds {name[:200]!r} encrypted", rule="zip.encrypted")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise Malformed(f"the zip packs {name[:200]!r} in a way that go cannot read", rule="zip.method")
     for file, most in (("go.mod", MAX_GO_MOD), ("LICENSE", MAX_LICENSE)):
-        if name == prefix + file and entry.file_size > most:
+        if path == file and entry.file_size > most:
             raise TooLarge(f"the zip's {file} has more than {most} bytes", rule="zip.size")
 
 
-_FILE_PUNCTUATION = set("!#$%&()+,-.=@[]^_{}~ ")
+_FILE_PUNCTUATION = set("!#$%&()+,-.=@[]^_{}~ /")
+_UNUSABLE = re.compile(r"(?:^|[/.])(?:/|\Z)")
+"""An element that is empty or ends with a dot."""
 
 
-def _check_file_path(path: str) -> None:
-    """x/mod/module CheckFilePath: what can be a file on every system."""
-    for element in path.split("/"):
-        usable = all(
-            character in _FILE_PUNCTUATION or (character.isalnum() if character.isascii() else character.isalpha())
-            for character in element
-        )
-        reserved = element.partition(".")[0].upper() in _RESERVED
-        if not element or not usable or element.strip(".") == "" or element.endswith(".") or reserved:
-            raise Malformed(f"the zip holds {path[:200]!r}, which is no file name on every system", rule="zip.path")
+def _is_file_path(path: str) -> bool:
+    """Whether it can be a file on every system (x/mod/module CheckFilePath)."""
+    return not (_UNUSABLE.search(path) or _RESERVED.search(path)) and all(
+        character in _FILE_PUNCTUATION or (character.isalnum() if character.isascii() else character.isalpha())
+        for character in set(path)
+    )
 
 
-def _check_collision(path: str, seen: dict[str, str]) -> None:
+_Tree = dict[tuple[int, str], tuple[str, bool, int]]
+"""Of a folder's number and a folded name: the name, whether it is a folder, and its number. Whole paths would take n² room."""
+
+
+def _check_collision(path: str, tree: _Tree) -> None:
     """No two names that differ in case only, nor a file where another needs a folder (as x/mod/zip has it)."""
-    elements = path.split("/")
-    for end in range(1, len(elements) + 1):
-        name = "/".join(elements[:end])
-        kind = "file" if end == len(elements) else "folder"
-        known = seen.setdefault(_folded(name), f"{kind} {name}")
-        if known != f"{kind} {name}" or (kind == "file" and seen.get(f"\0{name}")):
+    elements = path.removesuffix("/").split("/")
+    folder = 0
+    for depth, element in enumerate(elements, 1):
+        number = len(tree) + 1
+        found = (element, depth < len(elements) or path.endswith("/"), number)
+        known = tree.setdefault((folder, _folded(element)), found)
+        if known[:2] != found[:2] or (known is not found and not known[1]):
             raise Malformed(
-                f"the zip holds {path[:200]!r} beside the {known[:200]}; on some systems they are one", rule="zip.case"
+                f"the zip holds {path[:200]!r} beside {known[0][:200]!r}; on some systems they are one", rule="zip.case"
             )
-    seen[f"\0{path}"] = "file"
+        folder = known[2]
+    if len(tree) > 2 * MAX_FILES:
+        raise TooLarge(f"the zip has more than {2 * MAX_FILES} files and folders", rule="zip.files")
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    """Unicode's simple case folding, character by character as in x/mod/zip: `ß` is not `ss`."""
+    folded = name.casefold()
+    return folded if len(folded) == len(name) else "".join(map(_folded_character, name))
 
 
-def _check_overlap(entries: list[zipfile.ZipInfo]) -> None:
-    """Entries that share their bytes make a small archive unpack without end."""
-    end = 0
-    for entry in sorted(entries, key=lambda entry: entry.header_offset):
-        if entry.header_offset < end:
-            raise Malformed("the zip's entries overlap", rule="zip.bomb")
-        end = entry.header_offset + entry.compress_size
+def _folded_character(character: str) -> str:
+    return next((folded for folded in (character.casefold(), character.lower()) if len(folded) == 1), character)
 
 
-def _check_submodules(entries: list[zipfile.ZipInfo], prefix: str, module: str) -> None:
-    """A go.mod in a subfolder makes another module of it, whose files do not belong here. Toolchains hold Go's own."""
-    if module == TOOLCHAIN:
-        return
-    for entry in entries:
-        path = entry.filename.removeprefix(prefix)
-        if path.lower().rpartition("/")[2] == "go.mod" and path != "go.mod":
-            raise Malformed(
-                f"the zip holds {path[:200]!r}; a go.mod elsewhere than at the root is another module's", rule="zip.gomod"
-            )
+def _ends(entries: list[zipfile.ZipInfo], end: int) -> dict[int, int]:
+    """Where each entry must end, by where it begins. Entries that share bytes make a small archive unpack without end."""
+    starts = sorted(entry.header_offset for entry in entries)
+    ends = dict(zip(starts, [*starts[1:], end], strict=True))
+    if len(ends) < len(starts):
+        raise Malformed("the zip's entries overlap", rule="zip.bomb")
+    return ends
 
 
-def _read_entries(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], prefix: str) -> ZipFacts:
+def _read_entries(file: _Bounded, ends: dict[int, int], entries: list[zipfile.ZipInfo], prefix: str) -> ZipFacts:
     """Unpack every entry, in pieces, for its CRC, its length and the checksum of x/mod/sumdb/dirhash Hash1."""
     go_mod: bytes | None = None
-    total = 0
     lines = []
     for entry in entries:
+        name = entry.orig_filename
         digest = hashlib.sha256()
         content = bytearray()
-        count = 0
-        for piece in _pieces(archive, entry):
+        for piece in _pieces(file, entry, ends[entry.header_offset]):
             digest.update(piece)
-            count += len(piece)
-            if entry.filename == f"{prefix}go.mod":
+            if name == f"{prefix}go.mod":
                 content += piece
-        if count != entry.file_size:
-            raise Malformed(f"the zip's {entry.filename[:200]!r} has another length than it says", rule="zip.bomb")
-        if entry.filename == f"{prefix}go.mod":
+        if name == f"{prefix}go.mod":
             go_mod = bytes(content)
-        total += count
-        lines.append((entry.filename, digest.hexdigest()))
+        lines.append((name, digest.hexdigest()))
+    total = sum(entry.file_size for entry in entries)
     whole = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sorted(lines)).encode())
     return ZipFacts(f"h1:{base64.b64encode(whole.digest()).decode()}", go_mod, len(entries), total)
 
 
-def _pieces(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """An entry's bytes; zipfile gives no more than the entry's stated length and checks its CRC at the end."""
-    with archive.open(entry) as stream:
-        while piece := stream.read(CHUNK):
+def _pieces(file: _Bounded, entry: zipfile.ZipInfo, end: int) -> Iterator[bytes]:
+    """An entry's bytes, as many as it says and with the CRC that it says.
+
+    They are unpacked here, as zipfile ends without complaint at the stated length, and where a deflate stream breaks off.
+    """
+    packed = _packed(file, entry, end)
+    count = crc = 0
+    for piece in packed if entry.compress_type == zipfile.ZIP_STORED else _inflated(packed):
+        count += len(piece)
+        if count > entry.file_size:
+            break
+        crc = zlib.crc32(piece, crc)
+        yield piece
+    if count != entry.file_size:
+        raise Malformed(f"the zip's {entry.orig_filename[:200]!r} has another length than it says", rule="zip.bomb")
+    if crc != entry.CRC or _trailing_crc(file, entry) not in (crc, None):
+        raise Malformed(f"the zip's {entry.orig_filename[:200]!r} is damaged: its CRC differs", rule="zip.crc")
+
+
+def _packed(file: _Bounded, entry: zipfile.ZipInfo, end: int) -> Iterator[bytes]:
+    """An entry's bytes as they stand in the zip; the file is left where they end."""
+    file.seek(entry.header_offset)
+    signature, name_length, extra_length = struct.unpack("<4s22x2H", file.read(30))
+    if signature != b"PK\3\4" or file.read(name_length) != entry.orig_filename.encode():
+        raise ValueError(f"what is at the place of {entry.orig_filename[:200]!r} is another file")
+    at = file.seek(extra_length, 1)
+    if at + entry.compress_size > end:
+        raise Malformed("the zip's entries overlap", rule="zip.bomb")
+    for start in range(at, at + entry.compress_size, CHUNK):
+        yield file.read(min(CHUNK, at + entry.compress_size - start))
+
+
+def _trailing_crc(file: _Bounded, entry: zipfile.ZipInfo) -> int | None:
+    """The CRC that follows the bytes of an entry that was written as a stream; its mark before it may be left out."""
+    if not entry.flag_bits & 0x8:
+        return None
+    trailer = file.read(8)
+    return int.from_bytes(trailer[4:] if trailer.startswith(b"PK\7\x08") else trailer[:4], "little")
+
+
+def _inflated(packed: Iterator[bytes]) -> Iterator[bytes]:
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    while not inflate.eof:
+        source = inflate.unconsumed_tail or next(packed, b"")
+        piece = inflate.decompress(source, CHUNK)
+        if piece:
             yield piece
+        elif not source:
+            raise EOFError("a deflate stream breaks off")
+    for _ in packed:  # what follows the stream is no part of the file, and go skips it too
+        pass
