@@ -229,7 +229,8 @@ class Fill:
         if answer.status in (404, 410):
             publish.remember_freshness([self._freshness(answer, missing=True)])
             raise absent(self.path)
-        raise UpstreamFailed(f"the upstream answered {answer.status}; try again later", rule="upstream.status")
+        hint = "ask who runs this registry" if 400 <= answer.status < 500 and answer.status != 429 else "try again later"
+        raise UpstreamFailed(f"the upstream answered {answer.status}; {hint}", rule="upstream.status")
 
     def _conditions(self) -> dict[str, str]:
         if self.asset is None or self.fresh is None or self.fresh.missing:
