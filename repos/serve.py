@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -21,7 +22,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBas
 from django.utils import timezone
 from django.utils.http import http_date, parse_http_date_safe
 
-from problems import Malformed, NotFound, RangeRefused, UpstreamFailed, absent
+from problems import Malformed, NotFound, Problem, RangeRefused, UpstreamFailed, absent
 from repos import database, proxy, resolve, usage
 from repos.blobs import CHUNK
 from repos.blobs.stores import store
@@ -29,6 +30,8 @@ from repos.call import Call
 from repos.catalogue import Repo
 from repos.proxy import Fill
 from repos.rows import Found, Known
+
+log = logging.getLogger("entrepot.serve")
 
 Response = TypeVar("Response", bound=HttpResponseBase)
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -90,7 +93,7 @@ def read_document(found: Found | Fill) -> bytes:
         raise UpstreamFailed("the upstream's index is too large to be merged", rule="document.size")
     if isinstance(found, Fill):
         return b"".join(found.chunks())
-    with store().open(found.key) as file:
+    with _open(found) as file:
         return file.read()
 
 
@@ -117,7 +120,7 @@ def blob(call: Call, found: Found) -> HttpResponseBase:
         return _with(HttpResponse(status=status, content_type=found.media_type), headers)
     if start == 0:
         usage.served(found.asset_id)
-    file = store().open(found.key)
+    file = _open(found)
     database.release()
     if part:
         return _with(StreamingHttpResponse(_slice(file, start, end), status=206, content_type=found.media_type), headers)
@@ -134,6 +137,14 @@ def body(call: Call, content: bytes, media_type: str, *, stale_since: datetime |
         return _with(HttpResponseNotModified(), headers)
     length = {"Content-Length": str(len(content))}
     return _with(HttpResponse(b"" if call.request.method == "HEAD" else content, content_type=media_type), headers | length)
+
+
+def _open(found: Found) -> BinaryIO:
+    try:
+        return store().open(found.key)
+    except FileNotFoundError:
+        log.error("the bytes of %s (sha256 %s) are not in the store; fsck tells what else is wrong", found.path, found.sha256)
+        raise Problem("the bytes are missing from the store; whoever runs the server can find them by fsck") from None
 
 
 def _streamed(call: Call, fill: Fill) -> HttpResponseBase:

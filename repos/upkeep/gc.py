@@ -23,6 +23,8 @@ from repos.models import Aside, Asset, Blob, Change, Lease, Repository
 from repos.upkeep import fsck, kept_for
 
 GRACE = timedelta(hours=1)
+STRAY = timedelta(hours=1)
+"""Age at which bytes that no row names are no longer taken for an upload whose commit is still to come."""
 BATCH = 500
 
 
@@ -36,8 +38,11 @@ class Freed:
     leftovers: int = 0
 
 
-def sweep(*, grace: timedelta = GRACE, dry_run: bool = False) -> Freed:
-    """Free what is free. With `dry_run` only count it."""
+def sweep(*, grace: timedelta = GRACE, stray: timedelta = STRAY, dry_run: bool = False) -> Freed:
+    """Free what is free and older than `grace`; remove what no row names and is older than `stray`. `dry_run` only counts.
+
+    Any `grace` is safe while others publish. A `stray` shorter than an upload takes from its last byte to its commit is not.
+    """
     freed = Freed()
     if not dry_run:
         _close_unused()
@@ -51,7 +56,7 @@ def sweep(*, grace: timedelta = GRACE, dry_run: bool = False) -> Freed:
             freed.size += sum(blob.size for blob in taken)
         if not dry_run:
             _finish_marked()
-    _remove_strays(freed, grace, dry_run=dry_run)
+    _remove_strays(freed, stray, dry_run=dry_run)
     return freed
 
 
@@ -97,10 +102,10 @@ def _finish_marked() -> None:
                 blob.delete()
 
 
-def _remove_strays(freed: Freed, grace: timedelta, *, dry_run: bool) -> None:
+def _remove_strays(freed: Freed, age: timedelta, *, dry_run: bool) -> None:
     """Objects and unfinished uploads without a row, which a crash before the commit leaves behind."""
     bytes_ = store()
-    old = [item for item in bytes_.objects() if item.age > grace.total_seconds()]
+    old = [item for item in bytes_.objects() if item.age > age.total_seconds()]
     for start in range(0, len(old), BATCH):
         items = {item.key: item for item in old[start : start + BATCH]}
         for key in items.keys() - set(
@@ -111,7 +116,7 @@ def _remove_strays(freed: Freed, grace: timedelta, *, dry_run: bool) -> None:
             if not dry_run:
                 bytes_.delete(key)
     for item in bytes_.leftovers():
-        if item.age > grace.total_seconds():
+        if item.age > age.total_seconds():
             freed.leftovers += 1
             freed.size += item.size
             if not dry_run:

@@ -135,5 +135,5 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_there_by_half(world):
         answer = world.request("GET", path, user=ADMIN)
         assert (answer.status, answer.body) == (200, content_of(path.removeprefix("/raw/cache")))
 
-    world.manage("gc", "--grace", "0")
+    world.manage("gc", "--grace", "0", "--stray", "0")
     assert world.manage("fsck", "--scrub", "--grace", "0").stdout.strip() == "clean"

@@ -92,7 +92,7 @@ def test_whatever_stage_fails_a_retry_works_and_rows_and_bytes_agree(repository,
         with store().open(Asset.objects.get(path=path, until=None).blob.key) as file:
             assert file.read() == f"new {path}".encode()
     assert list(fsck.check(scrub=True)) == []
-    gc.sweep(grace=NOW)
+    gc.sweep(grace=NOW, stray=NOW)
     assert list(fsck.check(scrub=True, grace=NOW)) == []
 
 

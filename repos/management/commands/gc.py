@@ -20,8 +20,17 @@ class Command(BaseCommand):
             "--grace", type=int, default=3600, metavar="SECONDS", help="leave alone what is younger (default %(default)s)"
         )
 
-    def handle(self, *, dry_run: bool, grace: int, **options) -> None:
-        freed = gc.sweep(grace=timedelta(seconds=grace), dry_run=dry_run)
+        parser.add_argument(
+            "--stray",
+            type=int,
+            default=3600,
+            metavar="SECONDS",
+            help="age at which bytes that no row names are what a crash left behind; lower it only while no server runs, since"
+            " an upload's bytes are there before its row (default %(default)s)",
+        )
+
+    def handle(self, *, dry_run: bool, grace: int, stray: int, **options) -> None:
+        freed = gc.sweep(grace=timedelta(seconds=grace), stray=timedelta(seconds=stray), dry_run=dry_run)
         word = "would free" if dry_run else "freed"
         self.stdout.write(
             f"{word} {freed.size} bytes: {freed.blobs} blobs, {freed.orphans} objects without a row, "
