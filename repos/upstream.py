@@ -6,7 +6,9 @@ hand, every read has a deadline, and a body counts only if its framing says that
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import os
 import ssl
 import zlib
 from collections.abc import Iterator, Mapping
@@ -90,7 +92,7 @@ def _get(upstream: Upstream, url: str, headers: Mapping[str, str]) -> urllib3.Ba
     if origin(url) == origin(upstream.url):
         wanted |= _credentials(upstream)
     with _failures():
-        return _pool_for(upstream.ca).request(
+        return _pool_for(upstream.ca, os.stat(upstream.ca).st_mtime_ns if upstream.ca else 0).request(
             "GET",
             url,
             headers=wanted,
@@ -118,13 +120,14 @@ def _credentials(upstream: Upstream) -> dict[str, str]:
     if token := upstream.token:
         return {"Authorization": f"Bearer {token}"}
     if upstream.username:
-        return urllib3.make_headers(basic_auth=f"{upstream.username}:{upstream.password}")
+        pair = f"{upstream.username}:{upstream.password}".encode()
+        return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
     return {}
 
 
 @lru_cache(maxsize=64)
-def _pool_for(ca: str) -> urllib3.PoolManager:
-    """Connections that trust the system's certificates, and those in the file `ca` if one is named."""
+def _pool_for(ca: str, changed: int) -> urllib3.PoolManager:
+    """Connections that trust the system's certificates, and those in the file `ca` if one is named, as last `changed`."""
     context = ssl.create_default_context()
     if ca:
         context.load_verify_locations(ca)

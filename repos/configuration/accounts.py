@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+import unicodedata
 from collections import defaultdict
 from typing import Any
 
 from django.contrib.auth.models import Group
+from django.core.validators import EmailValidator, RegexValidator
 from django.db.models import Prefetch
 from rest_framework import serializers
 
@@ -14,17 +18,17 @@ from accounts.grants import Entry, Kind
 from accounts.models import ExternalName, Role, User
 from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, BUILTIN_ROLES
 from problems import Malformed
-from repos.configuration.fields import Item, Secret, SecretField, SetField, names, patterns
+from repos.configuration.fields import ONE_LINE, FlagField, Item, Secret, SecretField, SetField, TextField, names, patterns
 from repos.configuration.section import Document, Section, without_defaults
 
 SEED_PERMISSIONS = {"data:read": ("artifact:read",), "data:write": ("artifact:write", "artifact:overwrite")}
 """Words that are taken too, and what they stand for."""
-NAME = r"^[\w.@+-]+$"
+NAME = RegexValidator(r"\A[\w.@+-]+\Z", "a name has letters, digits and . @ + - _")
 
 
 class RoleItem(Item):
-    name = serializers.CharField(max_length=90)
-    permissions = SetField(child=serializers.CharField(), allow_empty=True)
+    name = TextField(max_length=90, validators=[ONE_LINE])
+    permissions = SetField(child=TextField(), required=False)
 
     def validate_permissions(self, words: list[str]) -> list[str]:
         try:
@@ -56,7 +60,7 @@ class Roles(Section):
 
 
 class GroupItem(Item):
-    name = serializers.RegexField(r"^[^\x00-\x1f\x7f]+$", max_length=150)
+    name = TextField(max_length=150, validators=[ONE_LINE])
     external = names(required=False)
 
     def validate_name(self, name: str) -> str:
@@ -89,17 +93,22 @@ class Groups(Section):
 
 
 class UserItem(Item):
-    name = serializers.RegexField(NAME, max_length=150)
-    robot = serializers.BooleanField(required=False)
-    email = serializers.EmailField(required=False, allow_blank=True)
-    inactive = serializers.BooleanField(required=False)
+    name = TextField(max_length=150, validators=[NAME])
+    robot = FlagField(required=False)
+    email = TextField(max_length=254, validators=[EmailValidator()], required=False, allow_blank=True)
+    inactive = FlagField(required=False)
     groups = names(required=False)
     password = SecretField(required=False)
 
     def validate_name(self, name: str) -> str:
         if name == ANONYMOUS_USER:
             raise serializers.ValidationError(f"{name} stands for everybody; grants say `anonymous: true`")
-        return name
+        return signed_in_as(name)
+
+    def validate_groups(self, groups: list[str]) -> list[str]:
+        if AUTHENTICATED_GROUP in groups:
+            raise serializers.ValidationError(f"everybody who is signed in is in {AUTHENTICATED_GROUP} already; leave it out")
+        return groups
 
 
 class Users(Section):
@@ -159,6 +168,11 @@ class Users(Section):
         User.objects.get(username=identity).delete()
 
 
+def signed_in_as(name: str) -> str:
+    """A user's name in the one form in which sign-in looks for it."""
+    return unicodedata.normalize("NFKC", name)
+
+
 def somebody_manages_users() -> bool:
     """Whether anybody who can sign in has user:manage, and so can put things right."""
     managing = {role.name for role in Role.objects.all() if "user:manage" in role.permissions}
@@ -183,13 +197,13 @@ def _somebody(entry: Entry) -> bool:
 
 
 class GrantItem(Item):
-    role = serializers.CharField(max_length=90)
+    role = TextField(max_length=90)
     users = names(required=False)
     groups = names(required=False)
-    authenticated = serializers.BooleanField(required=False)
-    anonymous = serializers.BooleanField(required=False)
-    repositories = patterns()
-    paths = patterns()
+    authenticated = FlagField(required=False)
+    anonymous = FlagField(required=False)
+    repositories = patterns(allow_empty=False)
+    paths = patterns(allow_empty=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not any(attrs.get(word) for word in ("users", "groups", "authenticated", "anonymous")):
@@ -214,7 +228,7 @@ class Grants(Section):
 
     def expand(self, item: Document) -> list[Document]:
         subjects = [
-            *((Kind.USER, name) for name in item.get("users", ())),
+            *((Kind.USER, signed_in_as(name)) for name in item.get("users", ())),
             *((Kind.GROUP, name) for name in item.get("groups", ())),
             *((kind, "") for kind in (Kind.AUTHENTICATED, Kind.ANONYMOUS) if item.get(kind)),
         ]
@@ -268,7 +282,12 @@ def _grant_document(role: str, repositories: tuple[str, ...], paths: tuple[str, 
 
 def describe_entry(entry: Entry) -> str:
     """A stored grant in words: `reader to group team-a on go-* at corp.example/**`."""
-    to = f"{entry.kind} {entry.name}" if entry.name else entry.kind
-    on = f" on {entry.repository}" if entry.repository else ""
-    at = f" at {entry.path}" if entry.path else ""
-    return f"{entry.role} to {to}{on}{at}"
+    to = f"{entry.kind} {_word(entry.name)}" if entry.name else entry.kind
+    on = f" on {_word(entry.repository)}" if entry.repository else ""
+    at = f" at {_word(entry.path)}" if entry.path else ""
+    return f"{_word(entry.role)} to {to}{on}{at}"
+
+
+def _word(name: str) -> str:
+    """A name, quoted where it could be taken for several words: no two grants have the same description."""
+    return name if re.fullmatch(r'[^\s"]+', name) else json.dumps(name, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,27 +36,71 @@ def load(files: Iterable[str]) -> dict[str, Any]:
     return whole
 
 
+class _Twice(yaml.MarkedYAMLError):
+    """A key stands twice in one mapping."""
+
+
 class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice, of which YAML would silently keep the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                raise _Twice(None, None, f"the key {key.value} stands twice", key.start_mark)
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, AttributeError):  # as PyYAML says of 2026-13-45 or !!int x
+            raise yaml.MarkedYAMLError(None, None, "the value is not of its type", node.start_mark) from None
 
 
 def _documents(name: str) -> list[dict[str, Any]]:
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text()
-        found = [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
-    except (OSError, UnicodeDecodeError) as error:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise Malformed(f"{name} cannot be read: {error}", rule="configuration.file") from None
+    try:
+        found = _parsed(text)
+    except _Twice as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise Malformed(f"{name}{where}: {error.problem}", rule="configuration.twice") from None
     except yaml.YAMLError as error:
-        raise Malformed(f"{name} is neither YAML nor JSON: {error}", rule="configuration.file") from None
-    return [_translated(document, name) for document in found]
+        raise Malformed(f"{name} is neither YAML nor JSON: {_without_values(error)}", rule="configuration.file") from None
+    except RecursionError:
+        raise Malformed(f"{name} is nested too deeply", rule="configuration.file") from None
+    return [_translated(document, name) for document in found if document is not None]
+
+
+def _parsed(text: str) -> list[Any]:
+    """The documents of a text. JSON is read as such first: YAML's reader knows neither its tabs nor its pairs of escapes."""
+    try:
+        return [json.loads(text, object_pairs_hook=_once)]
+    except ValueError:
+        return list(yaml.load_all(text, Loader=_Loader))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(None, None, f"the key {next(key for key in keys if keys.count(key) > 1)} stands twice")
+    return found
+
+
+def _without_values(error: yaml.YAMLError) -> str:
+    """Where and what, without the text that stands there, which may be a secret."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    if isinstance(error, (yaml.composer.ComposerError, yaml.constructor.ConstructorError)):
+        return f"{where}an alias, a tag or a key cannot be understood; put quotes around text that begins with * & or !"
+    if isinstance(error, yaml.reader.ReaderError):
+        return "it holds characters that are no text"
+    return f"{where}{getattr(error, 'problem', None) or 'it cannot be understood'}; texts with special characters need quotes"
 
 
 def _translated(document: Any, name: str) -> dict[str, Any]:
@@ -72,7 +117,7 @@ def _translated(document: Any, name: str) -> dict[str, Any]:
 
 def _from_artifactory(item: dict[str, Any]) -> dict[str, Any]:
     """`{"repoKey": "docker-local", "packageType": "docker", "type": "local"}` and what commonly stands beside."""
-    if unknown := sorted(item.keys() - set(ARTIFACTORY_KEYS)):
+    if unknown := sorted(str(key) for key in item.keys() - set(ARTIFACTORY_KEYS)):
         raise Malformed(
             f"{', '.join(unknown)} of Artifactory's form is not taken over; remove it, or write the repository in our own form",
             rule="configuration.key",
@@ -90,7 +135,7 @@ def _from_artifactory(item: dict[str, Any]) -> dict[str, Any]:
 
 def _join(whole: dict[str, Any], document: dict[str, Any], name: str) -> None:
     for section, value in document.items():
-        before = whole.setdefault(section, type(value)())
+        before = whole.setdefault(section, [] if isinstance(value, list) else {})
         if isinstance(before, list) and isinstance(value, list):
             before.extend(value)
         elif isinstance(before, dict) and isinstance(value, dict):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import transaction
+from django.db import OperationalError, ProgrammingError, transaction
 
 from accounts import epoch
-from problems import Conflict, Malformed
+from problems import Conflict, Malformed, Unavailable
 from repos.configuration import documents
 from repos.configuration.accounts import Grants, Groups, Roles, Users, somebody_manages_users
 from repos.configuration.history import History
@@ -52,10 +53,12 @@ def apply(document: dict[str, Any], *, prune: bool = False, actor: str = "apply"
 
     With `prune` what the document's sections do not name is removed. Raises Malformed or Conflict with what stands against it.
     """
-    with transaction.atomic():
+    with _database(), transaction.atomic():
         epoch.lock()
         managed = somebody_manages_users()
         steps = _plan(document, prune=prune, secrets=True)
+        for section in SECTIONS:
+            section.lock([step.identity for step in steps if step.section is section])
         for step in steps:
             if step.after is not None:
                 step.section.write(step.after, step.before, actor)
@@ -64,19 +67,31 @@ def apply(document: dict[str, Any], *, prune: bool = False, actor: str = "apply"
         if steps:
             epoch.bump()
             _check_whole(steps, managed=managed)
+            _check_done(_plan(document, prune=prune, secrets=False))
     return [str(step) for step in steps]
 
 
 def diff(document: dict[str, Any], *, prune: bool = False) -> list[str]:
     """What `apply` would change, a line each; values of secrets aside."""
-    return [str(step) for step in _plan(document, prune=prune, secrets=False)]
+    with _database():
+        return [str(step) for step in _plan(document, prune=prune, secrets=False)]
 
 
 def export() -> dict[str, Any]:
     """The document that `apply` takes, of all that is stored. Secrets are the names of environment variables."""
-    sections = {section.name: section.export() for section in SECTIONS}
+    with _database():
+        sections = {section.name: section.export() for section in SECTIONS}
     order = ("repositories", "history", "roles", "groups", "users", "grants")
     return {"version": documents.VERSION, **{name: sections[name] for name in order if sections[name]}}
+
+
+@contextmanager
+def _database() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, ProgrammingError) as error:
+        what = str(error).partition("\n")[0]
+        raise Unavailable(f"the database cannot be used: {what}; `./dev manage migrate` sets it up") from error
 
 
 def _plan(document: dict[str, Any], *, prune: bool, secrets: bool) -> list[Step]:
@@ -109,7 +124,7 @@ def _check_names(given: dict[str, Any]) -> None:
     known = [section.name for section in SECTIONS]
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+            close = difflib.get_close_matches(str(name), known, 1)
             hint = f"did you mean {close[0]}?" if close else f"this version takes {', '.join(known)}"
             raise Malformed(f"{name}: unknown section; {hint}", rule="configuration.section")
 
@@ -124,6 +139,15 @@ def _check_whole(steps: list[Step], *, managed: bool) -> None:
         raise Conflict(
             "nobody who can sign in would be left with user:manage; first grant a role that has it, without repositories",
             rule="users.manager",
+        )
+
+
+def _check_done(left: list[Step]) -> None:
+    """Prune may take what stays along: a removed group its grants."""
+    if left:
+        raise Conflict(
+            f"{left[0].section.name} {left[0].identity}: the same files remove what it needs; name that in its section too",
+            rule="configuration.prune",
         )
 
 

@@ -6,8 +6,10 @@ import difflib
 import os
 import re
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 import problems
@@ -15,6 +17,9 @@ from accounts import globs
 from repos.catalogue import duration
 
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LONGEST = timedelta(days=36500)
+ONE_LINE = RegexValidator(r"\A[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f\x85\u2028\u2029]*[^\s\x00-\x1f\x7f])?\Z",
+                          "a name is one line without spaces around it")  # fmt: skip
 
 
 class Item(serializers.Serializer):
@@ -31,19 +36,42 @@ def _unknown(key: str, known: list[str]) -> str:
     return "unknown key; " + (f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}")
 
 
-class DurationField(serializers.CharField):
+class TextField(serializers.CharField):
+    """Text that is written as text: of a number such as 007 or 1.10 YAML does not tell how it was written."""
+
+    default_error_messages = {"invalid": "text is expected; put quotes around a number"}
+
+    def __init__(self, **options: Any):
+        super().__init__(**{"trim_whitespace": False, **options})
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class FlagField(serializers.BooleanField):
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise serializers.ValidationError("true or false is expected")
+        return data
+
+
+class DurationField(TextField):
     """`90s`, `10m`, `12h` or `30d`, kept as it is written."""
 
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
         try:
-            duration(text)
+            found = duration(text)
         except (ValueError, OverflowError) as error:
             raise serializers.ValidationError(str(error)) from None
+        if found > LONGEST:
+            raise serializers.ValidationError(f"the longest duration is {LONGEST.days}d")
         return text
 
 
-class GlobField(serializers.CharField):
+class GlobField(TextField):
     """A name pattern: `*` stops at `/`, `**` does not."""
 
     def to_internal_value(self, data: Any) -> str:
@@ -55,11 +83,11 @@ class GlobField(serializers.CharField):
 
 def names(**options: Any) -> serializers.ListField:
     """A list of names; the order does not matter, so it is kept sorted and each once."""
-    return SetField(child=serializers.CharField(max_length=500), **options)
+    return SetField(child=TextField(max_length=500), **options)
 
 
-def patterns() -> SetField:
-    return SetField(child=GlobField(), required=False)
+def patterns(**options: Any) -> SetField:
+    return SetField(child=GlobField(), required=False, **options)
 
 
 class SetField(serializers.ListField):
@@ -85,11 +113,16 @@ class SecretField(serializers.Field):
     """`{env: NAME}`, or the secret itself, which then is named after its place when it is exported."""
 
     def to_internal_value(self, data: Any) -> Secret:
+        name = data["env"] if isinstance(data, dict) and list(data) == ["env"] else None
         if isinstance(data, str) and data:
-            return Secret("", data)
-        if isinstance(data, dict) and list(data) == ["env"] and ENVIRONMENT_NAME.fullmatch(str(data["env"])):
-            return Secret(data["env"], os.environ.get(data["env"], ""))
-        raise serializers.ValidationError("a secret is written as {env: NAME_OF_AN_ENVIRONMENT_VARIABLE}")
+            secret = Secret("", data)
+        elif isinstance(name, str) and ENVIRONMENT_NAME.fullmatch(name):
+            secret = Secret(name, os.environ.get(name, ""))
+        else:
+            raise serializers.ValidationError("a secret is written as {env: NAME_OF_AN_ENVIRONMENT_VARIABLE}")
+        if any("\ud800" <= character <= "\udfff" for character in secret.value):
+            raise serializers.ValidationError(f"{secret.env or 'the secret'} is no UTF-8 text")
+        return secret
 
 
 def lines(errors: Any, where: str = "") -> list[str]:

@@ -18,13 +18,10 @@ class History(Section):
     name = "history"
     item = HistoryItem
 
-    def identity(self, item: Document) -> str:
-        return self.name
-
     def check(self, value: Any) -> dict[str, Document]:
         if not isinstance(value, dict):
             raise Malformed("history: keys with values are expected, such as {keep: 30d}", rule="configuration.form")
-        return super().check([value])
+        return {self.name: self.checked(value, self.name)}
 
     def stored(self) -> dict[str, Document]:
         row = Setting.objects.filter(name=self.name).first()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,7 +12,8 @@ from rest_framework import serializers
 
 from problems import Conflict, Malformed, Problem
 from repos import publish
-from repos.configuration.fields import DurationField, Item, Secret, SecretField, patterns
+from repos.catalogue import duration
+from repos.configuration.fields import DurationField, FlagField, Item, Secret, SecretField, TextField, patterns
 from repos.configuration.section import Document, Section, shown, without_defaults
 from repos.format import find, installed
 from repos.models import Asset, Repository
@@ -27,18 +30,36 @@ BELONGS_TO = {
 
 
 class UpstreamItem(Item):
-    url = serializers.CharField()
-    username = serializers.CharField(required=False)
+    url = TextField()
+    username = TextField(required=False)
     password = SecretField(required=False)
     token = SecretField(required=False)
-    ca = serializers.CharField(required=False)
+    ca = TextField(required=False)
     timeout = DurationField(required=False)
 
+    def validate_timeout(self, timeout: str) -> str:
+        if not duration(timeout):
+            raise serializers.ValidationError("a timeout is at least 1s")
+        return timeout
+
+    def validate_token(self, token: Secret) -> Secret:
+        if any(character < " " or character == "\x7f" for character in token.value):
+            raise serializers.ValidationError(f"{token.env or 'the token'} holds a line break or another control character")
+        return token
+
     def validate_url(self, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise serializers.ValidationError("an upstream's address begins with http:// or https://")
-        if parts.username or parts.password:
+        try:
+            parts = urlsplit(url)
+            usable = (
+                parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not re.search(r"[\s\x00-\x1f]", url)
+            )
+        except ValueError:
+            usable = False
+        if not usable:
+            raise serializers.ValidationError(
+                "an upstream's address is http://host or https://host, with port and path if need be"
+            )
+        if "@" in parts.netloc:
             raise serializers.ValidationError("an address holds no credentials; write username and password beside it")
         if parts.query or parts.fragment:
             raise serializers.ValidationError("an upstream's address has no ? and no #")
@@ -60,20 +81,20 @@ class CacheItem(Item):
 
 
 class RepositoryItem(Item):
-    key = serializers.CharField()
-    format = serializers.CharField()
+    key = TextField()
+    format = TextField()
     kind = serializers.ChoiceField(choices=Repository.Kind.values)
-    description = serializers.CharField(required=False, allow_blank=True)
-    owner = serializers.CharField(required=False, allow_blank=True)
+    description = TextField(required=False, allow_blank=True)
+    owner = TextField(required=False, allow_blank=True)
     upstreams = UpstreamItem(many=True, required=False)
     cache = CacheItem(required=False)
-    members = serializers.ListField(child=serializers.CharField(), required=False)
-    deploy_to = serializers.CharField(required=False)
+    members = serializers.ListField(child=TextField(), required=False)
+    deploy_to = TextField(required=False)
     private = patterns()
     immutable = patterns()
     include = patterns()
     exclude = patterns()
-    offline = serializers.BooleanField(required=False)
+    offline = FlagField(required=False)
 
     def validate_key(self, key: str) -> str:
         if not re.fullmatch(KEY, key):
@@ -120,7 +141,8 @@ class Repositories(Section):
     def expand(self, item: Document) -> list[Document]:
         """Secrets that are written out get the name of a variable, by which they are exported."""
         upstreams = [
-            {word: _named(value, item["key"], word) for word, value in upstream.items()} for upstream in item.get("upstreams", ())
+            {word: _named(value, item["key"], word, n) for word, value in upstream.items()}
+            for n, upstream in enumerate(item.get("upstreams", ()), start=1)
         ]
         return [{**item, "upstreams": upstreams} if upstreams else item]
 
@@ -132,6 +154,10 @@ class Repositories(Section):
         old, new = _secrets(before), _secrets(after)
         return any(secret.value and secret.value != old[place].value for place, secret in new.items() if place in old)
 
+    def lock(self, identities: Iterable[str]) -> None:
+        """In the order in which `publish` locks several."""
+        list(Repository.objects.select_for_update().filter(key__in=identities).order_by("pk"))
+
     def write(self, item: Document, before: Document | None, actor: str) -> None:
         if before is not None and (before["format"], before["kind"]) != (item["format"], item["kind"]):
             raise Conflict(
@@ -140,12 +166,13 @@ class Repositories(Section):
                 rule="repository.kind",
             )
         row = Repository.objects.filter(key=item["key"]).first()
+        known = row is not None
         row = row or Repository(key=item["key"], format=item["format"], kind=item["kind"])
         old = _secrets(before or {})
         row.settings = {
             word: _sealed(value, item["key"], old) for word, value in item.items() if word not in ("key", "format", "kind")
         }
-        row.save()
+        row.save(update_fields=["settings"] if known else None)
         publish.configured(row, shown(item), actor)
 
     def remove(self, identity: str, actor: str) -> None:
@@ -194,10 +221,14 @@ def _stored_secret(value: dict[str, str]) -> Secret:
         return Secret(value["env"])
 
 
-def _named(value: Any, key: str, word: str) -> Any:
-    if isinstance(value, Secret) and not value.env:
-        return Secret(re.sub(r"[^A-Z0-9]", "_", f"ENTREPOT_SECRET_{key}_{word}".upper()), value.value)
-    return value
+def _named(value: Any, key: str, word: str, n: int) -> Any:
+    """A secret that was written out, with a name that no other has: a-b, a.b and a_b are three repositories."""
+    if not isinstance(value, Secret) or value.env:
+        return value
+    place = re.sub(r"[^A-Z0-9]", "_", key.upper())
+    if "_" in key or "." in key:
+        place += f"_{hashlib.sha256(key.encode()).hexdigest()[:6].upper()}"
+    return Secret(f"ENTREPOT_SECRET_{place}_{word.upper()}" + (f"_{n}" if n > 1 else ""), value.value)
 
 
 def _secrets(item: Document) -> dict[tuple[int, str], Secret]:
@@ -213,7 +244,7 @@ def _secrets(item: Document) -> dict[tuple[int, str], Secret]:
 def _sealed(value: Any, key: str, old: dict[tuple[int, str], Secret]) -> Any:
     """A key's value as it is stored. A secret whose variable is not set keeps the value that is stored under the same name."""
     if isinstance(value, Secret):
-        secret = value.value or next((known.value for known in old.values() if known == value), "")
+        secret = value.value or next((known.value for known in old.values() if known == value and known.value), "")
         if not secret:
             raise Malformed(f"{key}: the environment variable {value.env} is not set; set it to the secret", rule="secret.unset")
         return {"env": value.env, "sealed": seal(secret)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from problems import Malformed
@@ -28,7 +29,9 @@ class Section:
             raise Malformed(f"{self.name}: a list is expected", rule="configuration.form")
         found: dict[str, Document] = {}
         for n, data in enumerate(value):
-            for item in self.expand(self._checked(n, data)):
+            known = data.get(self.identity_key) if isinstance(data, dict) else None
+            where = f"{self.name}[{n}]" + (f" {known}" if isinstance(known, str) else "")
+            for item in self.expand(self.checked(data, where)):
                 identity = self.identity(item)
                 if identity in found:
                     self.repeated(identity)
@@ -38,11 +41,10 @@ class Section:
     def repeated(self, identity: str) -> None:
         raise Malformed(f"{self.name}: {identity} is named twice", rule="configuration.twice")
 
-    def _checked(self, n: int, data: Any) -> Document:
+    def checked(self, data: Any, where: str) -> Document:
+        """One item. Raises Malformed, beginning with the place `where`."""
         serializer = self.item(data=data)
         if not serializer.is_valid():
-            known = data.get(self.identity_key) if isinstance(data, dict) else None
-            where = f"{self.name}[{n}]" + (f" {known}" if isinstance(known, str) else "")
             raise Malformed(f"{where}: {'; '.join(lines(serializer.errors))}", rule="configuration.form")
         return without_defaults(dict(serializer.validated_data))
 
@@ -65,6 +67,9 @@ class Section:
     def secret_differs(self, before: Document, after: Document) -> bool:
         """Whether a secret's value is another than the stored."""
         return False
+
+    def lock(self, identities: Iterable[str]) -> None:
+        """Hold what will be written against other writers, before any of it is."""
 
     def write(self, item: Document, before: Document | None, actor: str) -> None:
         """Make or change one item. In the caller's transaction."""

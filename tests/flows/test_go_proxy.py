@@ -245,7 +245,7 @@ def test_credentials_go_to_the_upstream_and_to_no_host_that_it_names(world, up, 
         assert go("moved.example/m/@v/v1.0.0.zip", "with-login").body == body
         (_, to_upstream) = next(seen for seen in up.seen if seen[0].startswith("/moved.example"))
         (_, to_stranger) = stranger.seen[0]
-        assert to_upstream["authorization"].startswith("Basic ")
+        assert to_upstream["Authorization"].startswith("Basic ")
         assert "authorization" not in {name.lower() for name in to_stranger} and "upstream-secret" not in str(to_stranger)
     finally:
         stranger.stop()

@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 
 import yaml
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
+from problems import Problem
 from repos.configuration import engine
 
 
@@ -18,7 +19,10 @@ class Command(BaseCommand):
         parser.add_argument("--format", choices=["yaml", "json"], default="yaml", help="default: %(default)s")
 
     def handle(self, *, format: str, **options) -> None:
-        document = engine.export()
+        try:
+            document = engine.export()
+        except Problem as problem:
+            raise CommandError(problem.reason) from problem
         if format == "json":
             self.stdout.write(json.dumps(document, indent=2, ensure_ascii=False))
         else:
