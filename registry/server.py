@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,18 +23,29 @@ from registry.environment import Environment
 class Server(BaseApplication):
     """gunicorn, configured by the environment's settings alone; its own files and variables are not read."""
 
-    def __init__(self, environment: Environment):
+    def __init__(self, environment: Environment, when_ready: Callable[[], None]):
         self.environment = environment
+        self.when_ready = when_ready
         super().__init__()
 
     def load_config(self) -> None:
         for name, value in options(self.environment).items():
             self.cfg.set(name, value)
+        self.cfg.set("when_ready", lambda _: self.when_ready())
 
     def load(self) -> Any:
         from registry.wsgi import application
 
         return application
+
+
+def check_bind(environment: Environment) -> None:
+    """Raises OSError where the address cannot be bound to, before anything is prepared for it."""
+    host, _, port = environment.bind.rpartition(":")
+    host = host.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, int(port)))
 
 
 def options(environment: Environment) -> dict[str, Any]:

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts import golang
 from tests.parts.golang import Client
-from tests.parts.relay import Relay
 
 pytestmark = pytest.mark.network
 
@@ -19,19 +17,15 @@ PROGRAM = "github.com/goreleaser/goreleaser/v2@v2.4.8"
 
 
 @pytest.fixture(scope="module")
-def relay():
-    relay = Relay(golang.upstream())
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture(scope="module")
 def registry(server, relay):
     here = server()
     here.apply(
         {
-            "repositories": [{"key": "public", "format": "go", "kind": "remote", "upstreams": [{"url": relay.url}]}],
-            "grants": [{"role": "reader", "anonymous": True, "repositories": ["public"]}],
+            "repositories": [
+                {"key": "go-proxy", "format": "go", "kind": "remote", "upstreams": [{"url": relay.url}]},
+                {"key": "go", "format": "go", "kind": "virtual", "members": ["go-local", "go-proxy"], "deploy_to": "go-local"},
+            ],
+            "grants": [{"role": "reader", "anonymous": True, "repositories": ["go", "go-*"]}],
         }
     )
     return here
@@ -39,7 +33,7 @@ def registry(server, relay):
 
 @pytest.fixture
 def client(tmp_path: Path, registry):
-    yield lambda name: Client(tmp_path / name, GOPROXY=f"{registry.url}/go/public")
+    yield lambda name: Client(tmp_path / name, GOPROXY=f"{registry.url}/go/go")
     subprocess.run(["rm", "-rf", str(tmp_path)], check=False)  # a gigabyte of modules, which pytest would keep
 
 
@@ -47,7 +41,7 @@ def program_files(registry, tmp_path: Path) -> dict[str, str]:
     """The go.mod of a real program; its go.sum is left out, so that `go` asks the checksum database for each module."""
     module, _, version = PROGRAM.partition("@")
     file = tmp_path / "program.zip"
-    with urllib.request.urlopen(f"{registry.url}/go/public/{module}/@v/{version}.zip") as answer:
+    with urllib.request.urlopen(f"{registry.url}/go/go/{module}/@v/{version}.zip") as answer:
         file.write_bytes(answer.read())
     with zipfile.ZipFile(file) as archive:
         return {"go_mod": archive.read(f"{module}@{version}/go.mod").decode()}

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.gomodules import make_zip
-from tests.parts import golang
 from tests.parts.golang import Client
-from tests.parts.relay import Relay
 from tests.parts.server import ADMIN_PASSWORD
 
 pytestmark = pytest.mark.network
@@ -18,13 +16,6 @@ pytestmark = pytest.mark.network
 ADMIN = ("admin", ADMIN_PASSWORD)
 LIBRARY = 'package lib\n\nfunc Name() string { return "the private library" }\n'
 MAIN = 'package main\n\nimport ("corp.example/Lib"; "rsc.io/quote")\n\nfunc main() { println(lib.Name(), quote.Hello()) }\n'
-
-
-@pytest.fixture(scope="module")
-def relay():
-    relay = Relay(golang.upstream())
-    yield relay
-    relay.stop()
 
 
 @pytest.fixture(scope="module")

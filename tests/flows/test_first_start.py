@@ -100,6 +100,29 @@ def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(tmp_path):
         assert done.stderr.count("\n") == 1 and done.stderr.startswith(name), done.stderr
 
 
+def test_an_address_that_is_taken_stops_the_start_with_one_line(server):
+    here = server()
+    done = here.manage("serve", check=False)
+    assert done.returncode != 0 and done.stdout == ""
+    assert "ENTREPOT_BIND" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_configuration_that_is_refused_and_a_database_that_is_away_stop_the_start_with_one_line(server, tmp_path):
+    here = server()
+    here.stop()
+    file = tmp_path / "entrepot.yaml"
+    file.write_text("repositories: [{key: ours, formatt: raw, kind: local}]\n")
+    for name, value, word in (
+        ("ENTREPOT_CONFIG", str(file), "did you mean format?"),
+        ("ENTREPOT_DATABASE_URL", "sqlite:////proc/no/such.sqlite3", "does not answer"),
+    ):
+        before, here.environment[name] = here.environment.get(name, ""), value
+        done = here.manage("serve", check=False)
+        here.environment[name] = before
+        assert done.returncode != 0 and done.stderr.count("\n") == 1, done.stderr
+        assert name in done.stderr and word in done.stderr
+
+
 def test_health_is_told_to_anybody_and_nothing_else(server):
     here = server()
     assert here.request("GET", "/healthz").status == 200

@@ -47,6 +47,22 @@ def world(server, up):
     return here
 
 
+def stating_its_digest(digest: str, go_on: threading.Event):
+    """The upstream's answer, which states its digest in the head and pauses early in the body until it is told to go on."""
+
+    def send(handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(SIZE))
+        handler.send_header("X-Checksum-Sha256", digest)
+        handler.end_headers()
+        for n, piece in enumerate(pieces()):
+            handler.wfile.write(piece)
+            if n == 40 and not go_on.wait(60):
+                return  # nobody has seen the first bytes: the body stays incomplete, and the test fails
+
+    return send
+
+
 def digest_of_get(world, path: str) -> str:
     connection = world.connect()
     connection.request("GET", path, headers=world.authorization(ADMIN))
@@ -89,17 +105,7 @@ def test_ninety_who_ask_for_64_mib_cause_one_fetch_and_all_get_the_same(world, u
 def test_with_a_known_digest_the_first_bytes_come_before_the_last_have_been_sent(world, up, digest):
     seen_by_client = threading.Event()
 
-    def send(handler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(SIZE))
-        handler.send_header("X-Checksum-Sha256", digest)
-        handler.end_headers()
-        for n, piece in enumerate(pieces()):
-            handler.wfile.write(piece)
-            if n == 40:
-                seen_by_client.wait(60)
-
-    up.routes["/teed"] = send
+    up.routes["/teed"] = stating_its_digest(digest, seen_by_client)
     connection = world.connect()
     connection.request("GET", "/raw/cache/teed", headers=world.authorization(ADMIN))
     answer = connection.getresponse()
@@ -113,17 +119,7 @@ def test_with_a_known_digest_the_first_bytes_come_before_the_last_have_been_sent
 def test_a_client_that_leaves_does_not_end_the_fetch_for_others(world, up, digest):
     go_on = threading.Event()
 
-    def send(handler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(SIZE))
-        handler.send_header("X-Checksum-Sha256", digest)
-        handler.end_headers()
-        for n, piece in enumerate(pieces()):
-            handler.wfile.write(piece)
-            if n == 40:
-                go_on.wait(60)
-
-    up.routes["/left"] = send
+    up.routes["/left"] = stating_its_digest(digest, go_on)
     leaving = world.connect()
     leaving.request("GET", "/raw/cache/left", headers=world.authorization(ADMIN))
     leaving.getresponse().read(1 << 16)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
-from django.db import connection
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connection
 
+from problems import Problem
 from registry import first_start
-from registry.server import Server
+from registry.environment import Environment
+from registry.server import Server, check_bind
 from repos import database
 from repos.configuration import engine
 
@@ -28,18 +30,37 @@ class Command(BaseCommand):
 
     def handle(self, **options) -> None:
         environment = settings.ENTREPOT
+        try:
+            check_bind(environment)
+        except OSError as error:
+            raise CommandError(f"ENTREPOT_BIND={environment.bind} cannot be used: {error.strerror or error}") from error
+        try:
+            self._prepare(environment)
+        except OperationalError as error:
+            raise CommandError(
+                f"the database of ENTREPOT_DATABASE_URL does not answer: {' '.join(str(error).split())}"
+            ) from error
+        scheme = "https" if environment.tls else "http"
+        address = environment.base_url or f"{scheme}://{environment.bind}"
+        database.before_fork()
+        Server(environment, lambda: self._say(f"Entrepot answers at {address} (stop with Ctrl-C)")).run()
+
+    def _prepare(self, environment: Environment) -> None:
+        """Lines are told as they come: a password that was made must be seen even when the next step fails."""
         with _alone():
             call_command("migrate", verbosity=0, interactive=False)
-            said = [first_start.administrator(), *first_start.repositories()]
+            self._say(*filter(None, [first_start.administrator()]))
+            self._say(*first_start.repositories())
             if environment.config:
-                said += engine.apply(engine.load([environment.config]), actor="entrepot")
-        for line in filter(None, said):
+                try:
+                    self._say(*engine.apply(engine.load([environment.config]), actor="entrepot"))
+                except Problem as problem:
+                    raise CommandError(f"ENTREPOT_CONFIG={environment.config}: {problem.reason}") from problem
+
+    def _say(self, *lines: str) -> None:
+        for line in lines:
             self.stdout.write(line)
-        scheme = "https" if environment.tls else "http"
-        self.stdout.write(f"Entrepot answers at {environment.base_url or f'{scheme}://{environment.bind}'} (stop with Ctrl-C)")
         self.stdout.flush()
-        database.before_fork()
-        Server(environment).run()
 
 
 @contextlib.contextmanager
