@@ -12,6 +12,13 @@ from tests.parts.postgres import fresh_database
 from tests.parts.server import Server
 from tests.parts.upstream import Upstream
 
+LONG = ("tests/clients/", "tests/faults/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes begins first, so that the others run beside it and not before it."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:

@@ -40,7 +40,11 @@ def main(arguments: list[str]) -> int:
         postgres = start_postgres(total)
         install_go(total)
         try:
-            common = ["-m", "soak" if soak else "not soak", *(chosen or ["-n", "2", "--dist", "loadscope", "--durations=15"])]
+            common = [
+                "-m",
+                "soak" if soak else "not soak",
+                *(chosen or ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder", "--durations=15"]),
+            ]
             if postgres:
                 run("PostgreSQL", common, {"ENTREPOT_TEST_POSTGRES": postgres.url}, Path(folder), total)
             if not soak and not chosen:

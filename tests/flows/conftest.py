@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from repos import catalogue, models
+from repos import catalogue, models, usage
 from repos.blobs import Store
 from repos.blobs.stores import store
 from repos.catalogue import Repo
@@ -15,7 +16,8 @@ from repos.configuration import engine
 
 
 @pytest.fixture
-def own_store(settings, tmp_path: Path) -> Store:
+def own_store(settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setattr(usage, "write_soon", lambda: None)  # its thread would outlive the test's database
     settings.ENTREPOT = replace(settings.ENTREPOT, storage=f"file://{tmp_path}/blobs")
     catalogue.forget()
     yield store()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import urllib3
+
+from tests.parts.upstream import Server
 
 CHUNK = 256 * 1024
 
@@ -43,8 +45,7 @@ class Relay:
         self.pool = urllib3.PoolManager(maxsize=32, retries=urllib3.Retry(3, backoff_factor=0.5))
         self.seen: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"relay": self}))
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"relay": self}))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
@@ -53,5 +54,4 @@ class Relay:
             self.seen[path] += 1
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.end()

@@ -55,8 +55,10 @@ class Server(ThreadingHTTPServer):
         self._open.discard(request)
         super().shutdown_request(request)
 
-    def cut(self) -> None:
-        """End connections that clients keep open, which would outlive the listening socket."""
+    def end(self) -> None:
+        """Nobody answers any more, neither at the address nor on connections that clients keep open."""
+        self.shutdown()
+        self.server_close()
         for request in list(self._open):
             with contextlib.suppress(OSError):
                 request.shutdown(socket.SHUT_RDWR)
@@ -81,9 +83,7 @@ class Upstream:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._server.cut()
+        self._server.end()
 
     @contextlib.contextmanager
     def down(self) -> Iterator[None]:
