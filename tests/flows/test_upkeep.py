@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from repos import publish
+from repos import database, publish
 from repos.blobs.stores import store
 from repos.configuration import engine
-from repos.models import Asset, Blob, Change, Repository
+from repos.models import Asset, Blob, Change, Freshness, Repository
 from repos.upkeep import fsck, gc
 from tests.flows.test_commit import put
 
@@ -89,6 +89,19 @@ def test_bytes_that_no_row_names_are_found_and_removed(repo):
     freed = gc.sweep(grace=NOW, stray=NOW)
     assert (freed.orphans, freed.leftovers) == (1, 1)
     assert kinds() == []
+
+
+def test_what_an_upstream_did_not_have_is_forgotten_when_it_has_expired(repository):
+    remote = repository("raw", "cache", "remote", upstreams=[{"url": "http://127.0.0.1:9"}])
+    now = database.now()
+    for key, missing, expires_at in (
+        ("expired", True, now - timedelta(seconds=1)),
+        ("fresh", True, now + timedelta(hours=1)),
+        ("there", False, now - timedelta(seconds=1)),
+    ):
+        Freshness.objects.create(repository_id=remote.id, path_key=key, missing=missing, checked_at=now, expires_at=expires_at)
+    gc.sweep()
+    assert set(Freshness.objects.values_list("path_key", flat=True)) == {"fresh", "there"}
 
 
 def damage_missing(repo) -> None:
