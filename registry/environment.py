@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+PORT = re.compile(r":[0-9]+$")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -47,6 +49,10 @@ class Environment:
         """Whether what the first start makes is readable by all. Not behind another server that gives us a public name."""
         return self.loopback and (not self.base_url or _is_loopback(urlsplit(self.base_url).hostname or ""))
 
+    def open_to(self, host: str) -> bool:
+        """Whether that holds for a request with this Host header, which must name this machine too."""
+        return self.open_on_loopback and _is_loopback(_host(host) if PORT.search(host) else host.strip("[]"))
+
     @property
     def allowed_hosts(self) -> list[str]:
         """Host names that requests may carry where URLs are built from them."""
@@ -64,8 +70,8 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
     data = reader.get("DATA", str(ROOT / "var"), _folder)
     return Environment(
         data=data,
-        database=reader.get("DATABASE_URL", f"sqlite:///{data}/entrepot.sqlite3", database, secret=True),
-        storage=reader.get("STORAGE", f"file://{data}/blobs", _storage),
+        database=reader.get("DATABASE_URL", f"sqlite:///{quote(str(data))}/entrepot.sqlite3", database, secret=True),
+        storage=reader.get("STORAGE", f"file://{quote(str(data))}/blobs", _storage),
         bind=reader.get("BIND", "127.0.0.1:8080", _bind),
         base_url=reader.get("BASE_URL", "", _base_url),
         tls=reader.get("TLS", "", _tls),
@@ -81,8 +87,9 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
 
 NAMES = ("DATA", "DATABASE_URL", "STORAGE", "BIND", "BASE_URL", "TLS", "CONFIG", "REDIS_URL", "WORKERS", "THREADS", "HOSTS",
          "SECRET_KEY", "ADMIN_PASSWORD")  # fmt: skip
-FOREIGN = ("ENTREPOT_SECRET_", "ENTREPOT_USER_", "ENTREPOT_TEST_")
-"""Prefixes of variables that are not settings: secrets that a configuration file names, and the tests' own."""
+FOREIGN = ("ENTREPOT_SECRET_", "ENTREPOT_USER_", "ENTREPOT_TEST_", "ENTREPOT_SERVICE_", "ENTREPOT_PORT")
+"""Prefixes of variables that are not settings: secrets that a configuration file names, the tests' own, and what Kubernetes
+sets where a Service is named entrepot."""
 
 
 def _check_names(given: Mapping[str, str]) -> None:

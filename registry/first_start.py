@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from django.conf import settings
 from django.db import transaction
@@ -63,7 +64,8 @@ def repositories() -> list[str]:
 
 
 def _repositories_of(form: Format) -> list[str]:
-    upstream = form.default_upstream()
+    url = form.default_upstream()
+    upstream = _upstream(url) if url else None
     documents = _documents(form, upstream)
     taken = set(Repository.objects.filter(key__in=[item["key"] for item in documents]).values_list("key", flat=True))
     with transaction.atomic():
@@ -78,9 +80,18 @@ def _repositories_of(form: Format) -> list[str]:
     return lines
 
 
-def _documents(form: Format, upstream: str | None) -> list[dict]:
+def _upstream(url: str) -> dict:
+    """An upstream at `url`, whose credentials may stand in it, as clients take them."""
+    parts = urlsplit(url)
+    plain = {"url": urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))}
+    if not parts.username:
+        return plain
+    return {**plain, "username": unquote(parts.username), "password": unquote(parts.password or "")}
+
+
+def _documents(form: Format, upstream: dict | None) -> list[dict]:
     local, proxy = f"{form.key}-local", f"{form.key}-proxy"
-    remote = {"key": proxy, "format": form.key, "kind": "remote", "upstreams": [{"url": upstream}]}
+    remote = {"key": proxy, "format": form.key, "kind": "remote", "upstreams": [upstream]}
     return [
         {"key": local, "format": form.key, "kind": "local"},
         *([remote] if upstream else []),

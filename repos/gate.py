@@ -63,7 +63,7 @@ def enter(request: HttpRequest, form: Format) -> tuple[Call, Route, dict[str, st
         usage.write_soon()
     repositories = catalogue.repositories(identity.epoch)
     repo = repositories.get((form.key, key))
-    rights = rights_of(identity.actor, identity.epoch).plus(_open_on_loopback(repositories))
+    rights = rights_of(identity.actor, identity.epoch).plus(_open_on_loopback(request, repositories))
     package = form.package(path)
     if repo is None or not rights.allows(READ, key, package or None):
         raise _hidden(identity, path)
@@ -145,8 +145,14 @@ def _not_allowed(identity: Identity, action: str, repo: Repo, package: str) -> P
     return Forbidden(f"{identity.actor.name} may read but not {action} {where}; ask for a role that may", rule=rule)
 
 
-def _open_on_loopback(repositories: dict[tuple[str, str], Repo]) -> tuple[tuple[frozenset[str], str, str], ...]:
-    """What the first start made may be read by all, for as long as only this machine can ask."""
-    if not settings.ENTREPOT.open_on_loopback:
+def _open_on_loopback(
+    request: HttpRequest, repositories: dict[tuple[str, str], Repo]
+) -> tuple[tuple[frozenset[str], str, str], ...]:
+    """What the first start made may be read by all, for as long as only this machine can ask.
+
+    A page in a browser here may ask by a name of its own (DNS rebinding), and a proxy here for others: neither counts.
+    """
+    proxied = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Via"))
+    if proxied or not settings.ENTREPOT.open_to(request.META.get("HTTP_HOST", "localhost")):
         return ()
     return tuple((frozenset({READ}), repo.key, "") for repo in repositories.values() if repo.seeded)

@@ -19,6 +19,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from datetime import timedelta
 from typing import BinaryIO
@@ -26,7 +27,7 @@ from typing import BinaryIO
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from problems import Conflict, Forbidden, Interrupted, Problem, Unavailable, UpstreamFailed, UpstreamTimeout, absent
+from problems import Conflict, Forbidden, Interrupted, Problem, StorageFull, Unavailable, UpstreamFailed, UpstreamTimeout, absent
 from repos import database, publish, rows, upstream
 from repos.blobs import CHUNK, Incoming
 from repos.blobs.stores import store
@@ -60,7 +61,7 @@ def get(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cach
         return _cached_offline(repo, path, asset)
     try:
         return _join(repo, path, asset, fresh).first_answer()
-    except (UpstreamFailed, Unavailable) as failure:
+    except (UpstreamFailed, Unavailable, StorageFull) as failure:
         if asset is None or asset.checked_at is None or timezone.now() - asset.checked_at > repo.cache.stale_on_error:
             raise
         log.warning("%s: %s is served stale: %s", repo.key, path, failure.reason)
@@ -79,7 +80,9 @@ def check_allowed(repo: Repo, path: str) -> None:
 def _is_fresh(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None) -> bool:
     if asset is not None and repo.never_changes(path):
         return True
-    return fresh is not None and fresh.expires_at is not None and timezone.now() < fresh.expires_at
+    if fresh is None or fresh.expires_at is None or not (asset is not None or fresh.missing):
+        return False
+    return timezone.now() < fresh.expires_at
 
 
 def _cached(path: str, asset: Found | None, fresh: Fresh | None, *, cached_only: bool) -> Found:
@@ -120,9 +123,17 @@ class Fill:
         with self._changed:
             if not self._changed.wait_for(lambda: self.ended or self._incoming is not None, LONGEST_FETCH):
                 raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout")
+        return self if self._incoming is not None else self.outcome()
+
+    def outcome(self) -> Found:
+        """The asset when the fetch has ended. Raises the fetch's problem."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.ended, LONGEST_FETCH)
+        if self._found is not None:
+            return self._found
         if self._problem is not None:
-            raise self._problem
-        return self._found or self
+            raise copy(self._problem)  # each thread gets a traceback of its own
+        raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout")
 
     def chunks(self) -> Iterator[bytes]:
         """The body as it comes; the last piece only after the whole is verified and recorded. Raises Interrupted."""
@@ -136,11 +147,12 @@ class Fill:
 
     def _open(self) -> BinaryIO:
         with self._changed:
-            if self._found is None and self._problem is None and self._incoming is not None:
+            if self._incoming is not None:
                 return self._incoming.open()
-        if self._found is None:
-            raise Interrupted("the fetch from the upstream failed")
-        return store().open(self._found.key)
+        try:
+            return store().open(self.outcome().key)
+        except Problem as problem:
+            raise Interrupted("the fetch from the upstream failed") from problem
 
     def _wait_past(self, sent: int) -> int:
         """How many bytes may be sent now, more than `sent`."""
@@ -173,6 +185,7 @@ class Fill:
         if isinstance(fence, Found):
             return fence
         try:
+            database.release()  # an upstream may be slow, and connections are few
             with _kept_alive(fence):
                 return self._ask_upstreams(fence)
         except Unavailable:
@@ -188,7 +201,11 @@ class Fill:
         pause = 0.02
         while True:
             fence = _acquire(self.repo, self.path)
-            meanwhile = self._look()
+            try:
+                meanwhile = self._look()
+            except Problem:
+                _release(fence)
+                raise
             if meanwhile is not None:
                 _release(fence)
                 return meanwhile
@@ -213,7 +230,7 @@ class Fill:
                 return self._ask(source, fence)
             except UpstreamFailed as error:
                 failure = error
-                if self._incoming is not None:  # some of its bytes have been sent: another's cannot follow
+                if self.sha256:  # some of its bytes may have been sent: another's cannot follow
                     break
         raise failure or UpstreamFailed(f"{self.repo.key} has no upstream")
 
@@ -222,12 +239,12 @@ class Fill:
         answer = upstream.ask(source, url, self._conditions())
         if answer.status == 200:
             return self._receive(answer, fence)
-        answer.response.close()
+        answer.discard()
         if answer.status == 304 and self.asset is not None:
-            publish.remember_freshness([self._freshness(answer, missing=False)])
+            publish.remember_freshness(self._freshness(answer, missing=False), fence)
             return replace(self.asset, checked_at=timezone.now())
         if answer.status in (404, 410):
-            publish.remember_freshness([self._freshness(answer, missing=True)])
+            publish.remember_freshness(self._freshness(answer, missing=True), fence)
             raise absent(self.path)
         hint = "ask who runs this registry" if 400 <= answer.status < 500 and answer.status != 429 else "try again later"
         raise UpstreamFailed(f"the upstream answered {answer.status}; {hint}", rule="upstream.status")
@@ -249,6 +266,8 @@ class Fill:
         with store().receive(form.largest, form.digests) as incoming:
             self._let_others_read(answer, incoming, expected)
             self._take(answer, incoming)
+            with self._changed:
+                self._incoming = None  # its file is about to move: who comes now waits for the end
             if expected and incoming.sha256 != expected:
                 raise UpstreamFailed("the upstream's bytes do not have the digest that it stated", rule="upstream.digest")
             try:
@@ -278,8 +297,11 @@ class Fill:
                 raise UpstreamTimeout("the upstream's body took too long", rule="upstream.timeout")
 
     def _let_others_read(self, answer: upstream.Answer, incoming: Incoming, expected: str) -> None:
-        """Only where both the digest and the length are known before the end, so that wrong bytes are never completed."""
-        if not expected or answer.length is None:
+        """Only where both the digest and the length are known before the end, so that wrong bytes are never completed.
+
+        Not where a cached answer could be served stale if these bytes turn out to be wrong.
+        """
+        if not expected or not answer.length or self.asset is not None:
             return
         with self._changed:
             self.size, self.sha256 = answer.length, expected
@@ -309,7 +331,12 @@ class Fill:
 
 
 def stated_sha256(answer: upstream.Answer) -> str:
-    """The SHA-256 of the body as hex, where the head states it (RFC 9530 sections 2 and 3, or X-Checksum-Sha256)."""
+    """The SHA-256 of the body as hex, where the head states it (RFC 9530 sections 2 and 3, or X-Checksum-Sha256).
+
+    Not of an encoded body: what is stated is of the bytes on the wire then, or of others.
+    """
+    if answer.encoding:
+        return ""
     plain = answer.headers.get("x-checksum-sha256", "").strip().lower()
     if len(plain) == 64 and all(character in "0123456789abcdef" for character in plain):
         return plain

@@ -87,6 +87,14 @@ class Commit:
         return [self.repo.format.path_key(new.path) for new in self.news]
 
 
+class _Refused(Exception):
+    """Some of a group's commits are refused, so the transaction is undone: what is refused leaves no row."""
+
+    def __init__(self, problems: dict[int, Problem]):
+        super().__init__(len(problems))
+        self.problems = problems
+
+
 class _Gone(Exception):
     """A blob that was live stopped being so; its bytes are stored anew."""
 
@@ -151,26 +159,39 @@ def put_aside(repo: Repo, path: str, content: Bytes, actor: str, expires_at: dat
 
 def _commit_all(commits: list[Commit], action: str) -> None:
     """Commit what may be committed and put each one's outcome, or its problem, into its future."""
-    contents = [new.bytes for commit in commits for new in commit.news]
 
     def insert() -> dict[int, Outcome | Problem]:
         with transaction.atomic():
-            return _insert(commits, action)
+            outcomes = _insert(commits, action)
+            if problems := {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Problem)}:
+                raise _Refused(problems)
+            return outcomes
 
     try:
-        outcomes = _with_durable_bytes(contents, insert)
-    except BaseException as error:
+        outcomes = _with_durable_bytes(_contents(commits), insert)
+    except _Refused as refused:
+        _end([commit for commit in commits if id(commit) in refused.problems], refused.problems)
+        if rest := [commit for commit in commits if id(commit) not in refused.problems]:
+            _commit_all(rest, action)
+    except Exception as error:
+        if len(commits) == 1:
+            commits[0].future.set_exception(error)
+            return
+        for commit in commits:  # one of them may be to blame, and the others are not to suffer for it
+            _commit_all([commit], action)
+    else:
         for commit in commits:
-            commit.future.set_exception(error)
-        if not isinstance(error, Exception):
-            raise
-        return
+            commit.future.set_result(outcomes[id(commit)])
+
+
+def _contents(commits: list[Commit]) -> list[Bytes]:
+    return [new.bytes for commit in commits for new in commit.news]
+
+
+def _end(commits: list[Commit], problems: dict[int, Problem]) -> None:
+    _delete_unused(_contents(commits))
     for commit in commits:
-        outcome = outcomes[id(commit)]
-        if isinstance(outcome, Problem):
-            commit.future.set_exception(outcome)
-        else:
-            commit.future.set_result(outcome)
+        commit.future.set_exception(problems[id(commit)])
 
 
 def _with_durable_bytes(contents: list[Bytes], insert: Any) -> Any:
@@ -189,6 +210,7 @@ def _with_durable_bytes(contents: list[Bytes], insert: Any) -> Any:
             _delete_unused(contents)
             raise
         _delete_unused(contents)
+        _add_digests(contents)
         return result
     raise Unavailable("the same bytes were being removed again and again; try again", rule="blob.live")
 
@@ -230,17 +252,21 @@ def _lock_blobs(contents: Sequence[Bytes]) -> dict[str, Blob]:
     blobs = {blob.sha256: blob for blob in rows}
     if len(blobs) < len(digests):
         raise _Gone
-    _add_digests(blobs, contents)
     return blobs
 
 
-def _add_digests(blobs: dict[str, Blob], contents: Iterable[Bytes]) -> None:
-    """A format may declare digests that an earlier one, storing the same bytes, did not."""
-    for content in contents:
-        blob = blobs[content.sha256]
-        if content.digests.keys() - blob.digests.keys():
-            blob.digests = {**blob.digests, **content.digests}
-            blob.save(update_fields=["digests"])
+def _add_digests(contents: Iterable[Bytes]) -> None:
+    """A format may declare digests that an earlier one, storing the same bytes, did not.
+
+    After the commit and one row at a time: the commit's shared lock cannot be raised without deadlocks.
+    """
+    wanted = {content.sha256: content.digests for content in contents if content.digests and not content.key}
+    for blob in Blob.objects.filter(sha256__in=wanted, state=Blob.State.LIVE) if wanted else ():
+        if wanted[blob.sha256].keys() - blob.digests.keys():
+            with transaction.atomic():
+                row = Blob.objects.select_for_update().get(pk=blob.pk)
+                row.digests = {**row.digests, **wanted[blob.sha256]}
+                row.save(update_fields=["digests"])
 
 
 def _insert(commits: list[Commit], action: str) -> dict[int, Outcome | Problem]:
@@ -356,8 +382,17 @@ def _descriptions(repo: Repo, news: Iterable[New], blobs: dict[str, Blob]) -> li
     ]
 
 
-def remember_freshness(freshness: list[Freshness]) -> None:
-    """Write what is known of upstreams' documents; no Change, since nothing that is served changed."""
+def remember_freshness(freshness: Freshness, fence: str) -> None:
+    """Write what is known of an upstream's document; no Change, since nothing that is served changed.
+
+    Nothing is written when the lease of `fence` was lost meanwhile: its successor knows better.
+    """
+    with transaction.atomic():
+        if not fence or Lease.objects.select_for_update().filter(fence=fence).exists():
+            _write_freshness([freshness])
+
+
+def _write_freshness(freshness: list[Freshness]) -> None:
     Freshness.objects.bulk_create(
         freshness,
         update_conflicts=True,
@@ -373,7 +408,7 @@ def _remember_freshness(commits: list[Commit]) -> None:
         Lease.objects.filter(fence__in=fences).delete()
     newest = {commit.freshness.path_key: commit.freshness for commit in commits if commit.freshness}
     if newest:
-        remember_freshness([newest[key] for key in sorted(newest)])
+        _write_freshness([newest[key] for key in sorted(newest)])
 
 
 def _lock_repository(repo: Repo) -> Repository:

@@ -4,12 +4,13 @@
 2. A name that a local member holds, or held, is that local's: no remote is asked, whatever the caller may see.
 3. A name that matches `private` of the virtual or the remote is never asked of an upstream.
 4. Each member answers only callers that may read the name there.
-5. The first that has it answers. A remote's failure is the answer too: a later member might hold something else by that name.
+5. The first that has it answers. A remote's failure is the answer too: a later member might hold something else by that name;
+   unless it said before that it has none, and a later member has what can never change.
 """
 
 from __future__ import annotations
 
-from problems import Forbidden, NotFound, absent
+from problems import Forbidden, NotFound, Unavailable, UpstreamFailed, absent
 from repos import proxy, rows
 from repos.call import Call
 from repos.catalogue import Repo
@@ -33,7 +34,8 @@ def find(call: Call, *, cached_only: bool = False) -> Found | Fill:
     """What stands at the path of `call`. Raises NotFound, Forbidden where a pattern refused it, and a remote's failure."""
     known = look(call)
     refusal: Forbidden | None = None
-    for repo in answering(call, known):
+    members = answering(call, known)
+    for n, repo in enumerate(members):
         asset = known.assets.get(repo.id)
         if repo.is_remote:
             try:
@@ -42,6 +44,18 @@ def find(call: Call, *, cached_only: bool = False) -> Found | Fill:
                 continue
             except Forbidden as error:
                 refusal = refusal or error
+            except (UpstreamFailed, Unavailable):
+                if not _had_none(repo, known) or not _is_held(members[n + 1 :], call.path, known):
+                    raise
         elif asset is not None:
             return asset
     raise refusal or absent(call.path)
+
+
+def _had_none(repo: Repo, known: Known) -> bool:
+    fresh = known.fresh.get(repo.id)
+    return fresh is not None and fresh.missing
+
+
+def _is_held(members: list[Repo], path: str, known: Known) -> bool:
+    return any(repo.id in known.assets and repo.never_changes(path) for repo in members)

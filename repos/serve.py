@@ -8,7 +8,6 @@ body       a document that was made in memory
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import re
@@ -22,7 +21,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBas
 from django.utils import timezone
 from django.utils.http import http_date, parse_http_date_safe
 
-from problems import Malformed, NotFound, Problem, RangeRefused, UpstreamFailed, absent
+from problems import Forbidden, Malformed, NotFound, Problem, RangeRefused, UpstreamFailed, absent
 from repos import database, proxy, resolve, usage
 from repos.blobs import CHUNK
 from repos.blobs.stores import store
@@ -34,7 +33,7 @@ from repos.rows import Found, Known
 log = logging.getLogger("entrepot.serve")
 
 Response = TypeVar("Response", bound=HttpResponseBase)
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 FOREVER = "max-age=31536000, immutable"
 
 
@@ -60,18 +59,24 @@ def parts(call: Call, *, cached_only: bool = False) -> tuple[list[bytes], dateti
     """What each repository that may answer says at the path, in order, and since when the oldest part is stale, if one is.
 
     A member that has nothing there is left out; one that fails is the answer, since an index that lacks what it had
-    yesterday breaks builds silently. Raises NotFound where no part is found.
+    yesterday breaks builds silently. Raises NotFound where no part is found, Forbidden where a member's pattern refused it.
     """
     known = resolve.look(call)
     found: list[bytes] = []
     stale_since = None
+    refusal: Forbidden | None = None
     for repo in resolve.answering(call, known):
-        with contextlib.suppress(NotFound):
+        try:
             part, checked_at = _part(call, repo, known, cached_only=cached_only)
-            found.append(part)
-            stale_since = min(filter(None, (stale_since, checked_at)), default=None)
+        except NotFound:
+            continue
+        except Forbidden as error:
+            refusal = refusal or error
+            continue
+        found.append(part)
+        stale_since = min(filter(None, (stale_since, checked_at)), default=None)
     if not found:
-        raise absent(call.path)
+        raise refusal or absent(call.path)
     return found, stale_since
 
 
@@ -89,10 +94,11 @@ def _part(call: Call, repo: Repo, known: Known, *, cached_only: bool) -> tuple[b
 
 def read_document(found: Found | Fill) -> bytes:
     """The bytes of a document small enough to be worked on in memory."""
+    if isinstance(found, Fill):
+        found = found.outcome()
     if found.size > LARGEST_DOCUMENT:
         raise UpstreamFailed("the upstream's index is too large to be merged", rule="document.size")
-    if isinstance(found, Fill):
-        return b"".join(found.chunks())
+    usage.served(found.asset_id, downloads=0)
     with _open(found) as file:
         return file.read()
 
@@ -108,6 +114,7 @@ def base_url(request: HttpRequest) -> str:
 def blob(call: Call, found: Found) -> HttpResponseBase:
     """Answer with an asset's bytes: 200, 206, 304 or RangeRefused."""
     headers = _headers(call, found)
+    usage.served(found.asset_id, downloads=0)
     if _unchanged(call, headers["ETag"], found.at):
         return _with(HttpResponseNotModified(), {name: headers[name] for name in ("ETag", "Cache-Control", "Last-Modified")})
     part = _range(call, found.size, headers["ETag"], found.at)
@@ -195,15 +202,20 @@ def _unchanged(call: Call, etag: str, at: datetime | None) -> bool:
     if none_match is not None:
         return none_match.strip() == "*" or etag in (tag.strip().removeprefix("W/") for tag in none_match.split(","))
     since = parse_http_date_safe(call.request.headers.get("If-Modified-Since", ""))
-    return since is not None and at is not None and int(at.timestamp()) <= since
+    return since is not None and at is not None and int(at.timestamp()) == since
 
 
 def _range(call: Call, size: int, etag: str, at: datetime) -> tuple[int, int] | None:
-    """The bytes that are asked for, as start and end; None: the whole, also for several ranges (RFC 9110 section 14.2)."""
+    """The bytes that are asked for, as start and end; None: the whole, also for several ranges (RFC 9110 section 14.2).
+
+    A range whose end is before its start, or that does not come with GET, is ignored (sections 14.1.1 and 14.2).
+    """
     match = RANGE.fullmatch(call.request.headers.get("Range", "").strip())
-    if not match or not any(match.groups()) or not _range_applies(call, etag, at):
+    if call.request.method != "GET" or not match or not any(match.groups()) or not _range_applies(call, etag, at):
         return None
     first, last = match.groups()
+    if first and last and int(last) < int(first):
+        return None
     start, end = (int(first), min(int(last) + 1 if last else size, size)) if first else (max(0, size - int(last)), size)
     if start >= size or start >= end:
         raise RangeRefused(f"the range starts past the end of {size} bytes", headers={"Content-Range": f"bytes */{size}"})

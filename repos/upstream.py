@@ -17,7 +17,7 @@ from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
 from urllib3.exceptions import TimeoutError as UrllibTimeout
 
 from problems import UpstreamFailed, UpstreamTimeout
@@ -27,6 +27,8 @@ from repos.catalogue import Upstream
 REDIRECTS = 5
 USER_AGENT = "entrepot"
 CONNECT_SECONDS = 10.0
+DISCARDED = 64 * 1024
+"""The most bytes that are read of a body that nobody wants."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Answer:
     def length(self) -> int | None:
         """Bytes that the body will have, where the upstream says so and does not encode it."""
         text = self.headers.get("content-length", "")
-        return int(text) if text.isdigit() and not self._encoding else None
+        return int(text) if text.isdigit() and not self.encoding else None
 
     @property
     def framed(self) -> bool:
@@ -49,18 +51,26 @@ class Answer:
         return "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower()
 
     @property
-    def _encoding(self) -> str:
+    def encoding(self) -> str:
+        """The body's content encoding; empty: none."""
         encoding = self.headers.get("content-encoding", "").strip().lower()
         return "" if encoding == "identity" else encoding
 
     def chunks(self) -> Iterator[bytes]:
         """The body, whole or UpstreamFailed. An encoding that was not asked for is undone, if it is gzip, and must end."""
-        if self._encoding not in ("", "gzip", "x-gzip"):
+        if self.encoding not in ("", "gzip", "x-gzip"):
             raise UpstreamFailed(
-                f"the upstream sent an encoding that was not asked for ({self._encoding[:20]})", rule="upstream.body"
+                f"the upstream sent an encoding that was not asked for ({self.encoding[:20]})", rule="upstream.body"
             )
         with _failures(), contextlib.closing(self.response):
-            yield from _gunzip(self._raw()) if self._encoding else self._raw()
+            yield from _gunzip(self._raw()) if self.encoding else self._raw()
+
+    def discard(self) -> None:
+        """Let the body go; the connection is kept for the next question where little is left of it."""
+        with contextlib.suppress(HTTPError, OSError):
+            if len(self.response.read(DISCARDED, decode_content=False)) < DISCARDED:
+                self.response.release_conn()
+        self.response.close()
 
     def _raw(self) -> Iterator[bytes]:
         yield from self.response.stream(CHUNK, decode_content=False)
@@ -76,7 +86,7 @@ def ask(upstream: Upstream, url: str, headers: Mapping[str, str]) -> Answer:
         target = response.headers.get("location")
         if response.status not in (301, 302, 303, 307, 308) or not target:
             return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, response)
-        response.close()
+        Answer(response.status, {}, response).discard()
         url = _redirected(url, target)
     raise UpstreamFailed(f"the upstream redirected more than {REDIRECTS} times", rule="upstream.redirect")
 
@@ -92,15 +102,23 @@ def _get(upstream: Upstream, url: str, headers: Mapping[str, str]) -> urllib3.Ba
     if origin(url) == origin(upstream.url):
         wanted |= _credentials(upstream)
     with _failures():
-        return _pool_for(upstream.ca, os.stat(upstream.ca).st_mtime_ns if upstream.ca else 0).request(
-            "GET",
-            url,
-            headers=wanted,
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, upstream.timeout), read=upstream.timeout),
-        )
+        try:
+            return _request(upstream, url, wanted)
+        except ProtocolError:  # an idle connection may have been ended just as it was used again
+            return _request(upstream, url, wanted)
+
+
+def _request(upstream: Upstream, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    changed = os.stat(upstream.ca).st_mtime_ns if upstream.ca else 0
+    return _pool_for(upstream.ca, changed).request(
+        "GET",
+        url,
+        headers=headers,
+        redirect=False,
+        retries=False,
+        preload_content=False,
+        timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, upstream.timeout), read=upstream.timeout),
+    )
 
 
 def _redirected(url: str, target: str) -> str:

@@ -14,21 +14,28 @@ from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from accounts import tokens
-from repos.models import Asset, Usage
+from repos import database
+from repos.models import Asset
 
 log = logging.getLogger("entrepot.usage")
 
 SECONDS = 10.0
+
+COUNT = """
+INSERT INTO repos_usage (asset_id, downloads, last_used) VALUES (%s, %s, %s)
+ON CONFLICT (asset_id) DO UPDATE
+   SET downloads = repos_usage.downloads + excluded.downloads, last_used = excluded.last_used
+"""
 
 _lock = threading.Lock()
 _counts: Counter[int] = Counter()
 _thread: threading.Thread | None = None
 
 
-def served(asset_id: int) -> None:
-    """One more download of an asset."""
+def served(asset_id: int, downloads: int = 1) -> None:
+    """An asset was downloaded, or was of use without being downloaded: asked for by HEAD, found unchanged, merged."""
     with _lock:
-        _counts[asset_id] += 1
+        _counts[asset_id] += downloads
     write_soon()
 
 
@@ -51,20 +58,10 @@ def flush() -> None:
     if not counts:
         return
     with transaction.atomic():
-        now = timezone.now()
-        here = set(Asset.objects.filter(pk__in=counts).values_list("pk", flat=True))
-        known = {usage.pk: usage for usage in Usage.objects.select_for_update().filter(pk__in=here).order_by("pk")}
-        for pk in sorted(here):
-            usage = known.get(pk) or Usage(asset_id=pk)
-            usage.downloads += counts[pk]
-            usage.last_used = now
-            known[pk] = usage
-        Usage.objects.bulk_create(
-            list(known.values()),
-            update_conflicts=True,
-            unique_fields=["asset"],
-            update_fields=["downloads", "last_used"],
-        )
+        here = Asset.objects.filter(pk__in=counts).order_by("pk").values_list("pk", flat=True)
+        now = database.parameter(timezone.now())
+        with connection.cursor() as cursor:
+            cursor.executemany(COUNT, [(pk, counts[pk], now) for pk in here])
 
 
 def _run() -> None:

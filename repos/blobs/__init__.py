@@ -15,7 +15,6 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Protocol
 
 CHUNK = 256 * 1024
@@ -78,9 +77,6 @@ class Store(Protocol):
     def size(self, key: str) -> int: ...
 
     def delete(self, key: str) -> None: ...
-
-    def path(self, key: str) -> Path | None:
-        """Where the object lies as a file, for sendfile; None where it is no file."""
 
     def objects(self) -> Iterator[Stored]:
         """All objects, in no order."""

@@ -51,9 +51,6 @@ class FilesystemStore:
         with contextlib.suppress(OSError):  # another object of the same digest lies there
             file.parent.rmdir()
 
-    def path(self, key: str) -> Path | None:
-        return self._file(key)
-
     def objects(self) -> Iterator[Stored]:
         now = time.time()
         for file in self.root.glob("[0-9a-f][0-9a-f]/*/*"):

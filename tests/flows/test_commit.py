@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import resource
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.db import OperationalError, connection
@@ -14,10 +17,12 @@ from repos import database, publish
 from repos.blobs import filesystem
 from repos.blobs.stores import store
 from repos.configuration import engine
+from repos.format import Described
 from repos.models import Asset, Blob, Change
 from repos.publish import Bytes, New
 from repos.upkeep import fsck, gc
 from repos.upkeep.gc import timedelta
+from tests.parts.server import ADMIN_PASSWORD
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -174,3 +179,47 @@ def test_change_numbers_have_no_gap_and_times_never_go_back(repository, monkeypa
     changes = list(Change.objects.filter(repository_id=repo.id).order_by("number"))
     assert [change.number for change in changes] == list(range(1, len(changes) + 1))
     assert [change.at for change in changes] == sorted(change.at for change in changes)
+
+
+def test_what_is_refused_leaves_neither_a_row_nor_an_object(repository, own_store):
+    repo = repository("raw", immutable=["fixed/**"])
+    put(repo, {"fixed/a": b"first"})
+    with pytest.raises(Problem, match="can never change"):
+        put(repo, {"fixed/a": b"second"})
+    assert Blob.objects.count() == 1 and len(list(own_store.objects())) == 1
+
+
+def test_one_commit_that_fails_does_not_take_its_group_with_it(repository):
+    """Fills wait together for one transaction; what is wrong with one of them is that one's failure."""
+    repo = repository("raw", "cache", "remote", upstreams=[{"url": "http://127.0.0.1:9"}])
+    commits = []
+    with contextlib.ExitStack() as stack:
+        for path, content in (("good", b"good"), ("bad", b"bad"), ("fine", b"fine")):
+            incoming = stack.enter_context(store().receive())
+            incoming.write(content)
+            described = Described("p", "v" * (999 if path == "bad" else 1), "text/plain")
+            fence = "a lease that is not held" if path == "fine" else ""
+            commits.append(publish.Commit(repo, [New(path, Bytes.of(incoming), described)], "", True, fence=fence))
+        publish._commit_all(commits, Change.Action.FILL)
+    assert commits[0].future.result().created
+    assert isinstance(commits[2].future.exception(), Problem)
+    if connection.vendor == "postgresql":  # SQLite does not count characters
+        assert commits[1].future.exception() is not None
+    standing = set(Asset.objects.filter(repository_id=repo.id).values_list("path", flat=True))
+    assert standing - {"bad"} == {"good"}
+    gc.sweep(grace=NOW, stray=NOW)
+    assert list(fsck.check(scrub=True, grace=NOW)) == []
+
+
+def test_many_who_declare_new_digests_of_stored_bytes_do_not_stop_each_other(server):
+    here = server()
+    here.apply({"repositories": [{"key": "files", "format": "raw", "kind": "local"}]})
+    user = ("admin", ADMIN_PASSWORD)
+    for n in range(5):
+        body = f"stored {n}".encode()
+        here.request("PUT", f"/raw/files/{n}", body, user=user)
+        declared = {"X-Checksum-Sha512": hashlib.sha512(body).hexdigest()}
+        with ThreadPoolExecutor(6) as pool:
+            put_again = lambda k: here.request("PUT", f"/raw/files/{n}-{k}", body, declared, user).status  # noqa: E731, B023
+            assert set(pool.map(put_again, range(6))) == {201}
+        assert here.request("GET", f"/raw/files/{n}", user=user).headers["X-Checksum-Sha512"] == declared["X-Checksum-Sha512"]

@@ -308,3 +308,51 @@ def test_a_lost_secret_key_closes_only_the_repositories_that_need_it_and_applyin
     assert ask("with-login").status == 503 and "ENTREPOT_SECRET_KEY" in ask("with-login").reason
     here.apply(document)
     assert ask("with-login").status == 200
+
+
+def test_a_members_patterns_refuse_for_that_member_alone(world, up, second, go):
+    world.apply(
+        {
+            "repositories": [
+                {"key": "some", "format": "go", "kind": "remote", "upstreams": [{"url": up.url}], "include": ["only.example/**"]},
+                {"key": "mixed", "format": "go", "kind": "virtual", "members": ["some", "second"]},
+            ]
+        }
+    )
+    has(second, "elsewhere.example/m", "v1.0.0")
+    for file in ("@v/list", "@latest", "@v/v1.0.0.info", "@v/v1.0.0.zip"):
+        assert go(f"elsewhere.example/m/{file}", "mixed").status == 200, file
+        assert up.hits(f"/elsewhere.example/m/{file}") == 0
+    assert go("elsewhere.example/m/@v/list", "some").status == 403
+
+
+def test_a_version_cached_from_a_second_member_survives_an_outage_of_the_first(up, second, go):
+    has(second, "outage.example/m", "v1.0.0")
+    assert go("outage.example/m/@v/v1.0.0.zip", "all").status == 200
+    with up.down():
+        assert go("outage.example/m/@v/v1.0.0.zip", "all").status == 200
+        assert go("outage.example/m/@v/v1.1.0.zip", "all").status == 502
+
+
+def test_an_over_long_version_is_refused_here_and_is_the_upstreams_failure(world, up, go):
+    long = "v1.0.0-" + "a" * 300
+    body = make_zip("long.example/m", long, SOURCE)
+    assert world.request("PUT", f"/go/corp/long.example/m/@v/{long}.zip", body, user=ADMIN).status == 400
+    up.routes["/long.example/m/@latest"] = json.dumps({"Version": long}).encode()
+    assert go("long.example/m/@latest").status == 502
+
+
+def test_an_unused_list_that_gc_dropped_is_asked_for_again(world, up, go):
+    world.apply(
+        {
+            "repositories": [
+                {"key": "brief", "format": "go", "kind": "remote", "upstreams": [{"url": up.url}],
+                 "cache": {"lifetime": "1d", "unused": "0s"}},
+            ]
+        }
+    )  # fmt: skip
+    has(up, "unused.example/m", "v1.0.0")
+    assert go("unused.example/m/@v/list", "brief").status == 200
+    world.manage("gc")
+    assert go("unused.example/m/@v/list", "brief").status == 200
+    assert up.hits("/unused.example/m/@v/list") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -237,3 +238,5 @@ def test_a_name_that_go_would_not_take_is_refused(world, go, path):
     answer = go("PUT", path, make_zip("corp.example/x", "v1.0.0", SOURCE))
     assert answer.status in (400, 404, 405, 414), answer.status
     assert answer.body.strip() and world.counts() == before
+    if re.search(r"@v/v[^/]*\.zip$", path):
+        assert answer.status in (400, 414), "a version that cannot be is refused with the reason"

@@ -106,15 +106,15 @@ def test_what_an_upstream_did_not_have_is_forgotten_when_it_has_expired(reposito
 
 def damage_missing(repo) -> None:
     blob = Asset.objects.get(path="kept").blob
-    os.unlink(store().path(blob.key))
+    os.unlink(store().root / blob.key)
 
 
 def damage_short(repo) -> None:
-    store().path(Asset.objects.get(path="kept").blob.key).write_bytes(b"k")
+    (store().root / Asset.objects.get(path="kept").blob.key).write_bytes(b"k")
 
 
 def damage_bytes(repo) -> None:
-    store().path(Asset.objects.get(path="kept").blob.key).write_bytes(b"Kept")
+    (store().root / Asset.objects.get(path="kept").blob.key).write_bytes(b"Kept")
 
 
 def damage_gap(repo) -> None:

@@ -137,3 +137,55 @@ def test_large_artefacts_go_through_without_being_held_in_memory(world, digest):
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: digest_of_get(world, "/raw/here/large"), range(8))) == {digest}
     assert memory_peak(world) - before < SIZE // 2
+
+
+def test_those_who_come_while_the_fetch_is_being_recorded_get_the_whole_too(world, up, digest):
+    """Readers join at every moment of a fetch that states its digest, its last ones above all."""
+    go_on = threading.Event()
+    go_on.set()
+    up.routes["/joined"] = stating_its_digest(digest, go_on)
+    with ThreadPoolExecutor(40) as pool:
+        digests = set(
+            pool.map(lambda n: (threading.Event().wait(n * 0.03), digest_of_get(world, "/raw/cache/joined"))[1], range(40))
+        )
+    assert digests == {digest}
+
+
+def test_cached_files_are_served_while_more_fetches_wait_than_there_are_connections(world, up):
+    """A slow upstream holds no connection of the database, of which a process has sixteen."""
+    up.routes["/quick"] = b"quick"
+    assert world.request("GET", "/raw/cache/quick", user=ADMIN).status == 200
+    go_on = threading.Event()
+
+    def wait(handler) -> None:
+        go_on.wait(60)
+        handler.answer(200, b"slow")
+
+    for n in range(44):
+        up.routes[f"/slow-{n}"] = wait
+    with ThreadPoolExecutor(44) as pool:
+        slow = [pool.submit(world.request, "GET", f"/raw/cache/slow-{n}", user=ADMIN) for n in range(44)]
+        while sum(path.startswith("/slow-") for path, _ in up.seen) < 44:
+            threading.Event().wait(0.05)
+        assert world.request("GET", "/raw/cache/quick", user=ADMIN).status == 200
+        assert not any(job.done() for job in slow), "the cached file did not wait for them"
+        go_on.set()
+        assert {job.result().status for job in slow} == {200}
+
+
+def test_wrong_bytes_with_a_stated_digest_leave_the_cached_ones_served(server, up):
+    here = server()
+    here.apply(
+        {
+            "repositories": [
+                {"key": "c", "format": "raw", "kind": "remote", "upstreams": [{"url": up.url}], "cache": {"lifetime": "0s"}},
+            ]
+        }
+    )
+    up.routes["/doc"] = up.stating(b"first", hashlib.sha256(b"first").hexdigest())
+    assert here.request("GET", "/raw/c/doc", user=ADMIN).body == b"first"
+    up.routes["/doc"] = up.stating(b"wrong", "0" * 64)
+    stale = here.request("GET", "/raw/c/doc", user=ADMIN)
+    assert (stale.status, stale.body) == (200, b"first") and "Warning" in stale.headers
+    up.routes["/empty"] = up.stating(b"", "0" * 64)
+    assert here.request("GET", "/raw/c/empty", user=ADMIN).status == 502

@@ -50,17 +50,24 @@ class Command(BaseCommand):
         with _alone():
             call_command("migrate", verbosity=0, interactive=False)
             self._say(*filter(None, [first_start.administrator()]))
-            self._say(*first_start.repositories())
+            with _told("the first repositories cannot be made"):
+                self._say(*first_start.repositories())
             if environment.config:
-                try:
+                with _told(f"ENTREPOT_CONFIG={environment.config}"):
                     self._say(*engine.apply(engine.load([environment.config]), actor="entrepot"))
-                except Problem as problem:
-                    raise CommandError(f"ENTREPOT_CONFIG={environment.config}: {problem.reason}") from problem
 
     def _say(self, *lines: str) -> None:
         for line in lines:
             self.stdout.write(line)
         self.stdout.flush()
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Problem as problem:
+        raise CommandError(f"{what}: {problem.reason}") from problem
 
 
 @contextlib.contextmanager

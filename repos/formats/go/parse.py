@@ -27,6 +27,8 @@ MAX_ZIP = 500 << 20
 MAX_GO_MOD = 16 << 20
 MAX_LICENSE = 16 << 20
 MAX_INFO = 64 << 10
+MAX_VERSION = 255
+"""Characters of a version, which has a column of its own."""
 MAX_FILES = 200_000
 MAX_DEPTH = 20
 """Folders that each of MAX_FILES may be in; fewer files may be deeper."""
@@ -124,8 +126,8 @@ def unescape(text: str) -> str:
 
 def is_canonical_version(version: str) -> bool:
     """Whether it is a full semantic version, with no build part but `+incompatible` (x/mod/module CanonicalVersion)."""
-    match = _SEMVER.fullmatch(version)
-    return bool(match) and match[5] in (None, "+incompatible")  # type: ignore[index]
+    match = _SEMVER.fullmatch(version) if len(version) <= MAX_VERSION else None
+    return match is not None and match[5] in (None, "+incompatible")
 
 
 def is_pseudo(version: str) -> bool:
@@ -220,6 +222,23 @@ def parse_request(path: str) -> ModuleRequest:
     if not (is_canonical_version(version) and major_agrees(module, version)):
         return _query(path, module, version, kind)
     return ModuleRequest(kind, module, version)
+
+
+def parse_publication(path: str) -> ModuleRequest:
+    """What is to be published at `path`: an .info, .mod or .zip of a canonical version. Raises Malformed for another."""
+    escaped, _, file = path.partition("/@v/")
+    module, version = _module(escaped), unescape(file.rpartition(".")[0])
+    if not is_canonical_version(version):
+        raise Malformed(
+            f"{version[:100]!r} is no version to publish: write vMAJOR.MINOR.PATCH, with -PRERELEASE after it if it is one,"
+            f" in at most {MAX_VERSION} characters",
+            rule="version.canonical",
+        )
+    if not major_agrees(module, version):
+        raise Malformed(
+            f"{version[:100]} is not for {module}: v2 and higher belong to a module path that ends in /vN", rule="version.major"
+        )
+    return parse_request(path)
 
 
 def _query(path: str, module: str, version: str, kind: str) -> ModuleRequest:

@@ -77,7 +77,7 @@ def _cached_only(call: Call) -> bool:
 
 def put_zip(call: Call) -> HttpResponse:
     """Publish a version: the zip, the go.mod in it, and an .info, as one change. 200 where the very same stands already."""
-    request = parse.parse_request(call.path)
+    request = parse.parse_publication(call.path)
     with contextlib.ExitStack() as stack:
         incoming = stack.enter_context(uploads.receive(call))
         with incoming.open() as file:
@@ -131,7 +131,7 @@ def put_info(call: Call) -> HttpResponse:
 
 
 def _put_beside(call: Call, suffix: str, limit: int) -> HttpResponse:
-    request = parse.parse_request(call.path)
+    request = parse.parse_publication(call.path)
     with uploads.receive(call, limit) as incoming:
         content = _read_incoming(incoming)
         if suffix == "mod":
