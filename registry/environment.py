@@ -137,7 +137,7 @@ def database(url: str) -> dict:
 
 
 def _sqlite(path: str) -> dict:
-    file = Path(unquote(path))
+    file = Path("/" + unquote(path).lstrip("/"))  # sqlite:///dir/file and sqlite:////dir/file are one place
     if not file.name:
         raise ValueError("the URL names no file; it looks like sqlite:////var/lib/entrepot/entrepot.sqlite3")
     pragmas = "journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864", "foreign_keys=ON"
@@ -156,7 +156,7 @@ def _sqlite(path: str) -> dict:
 
 def _folder(text: str) -> Path:
     folder = Path(text).expanduser().resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is in it is for the server alone
     if not os.access(folder, os.W_OK):
         raise ValueError("the folder cannot be written to")
     return folder

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 
 from repos.blobs.stores import store
+from repos.serve import base_url
 
 log = logging.getLogger("entrepot.health")
 TEXT = "text/plain; charset=utf-8"
@@ -26,7 +26,16 @@ def ready(request: HttpRequest) -> HttpResponse:
 
 
 def welcome(request: HttpRequest) -> HttpResponse:
-    return _text(f"Entrepot, an artifact registry. How to use a repository: {settings.ENTREPOT.base_url}/<format>/<repository>/")
+    return _text(f"Entrepot, an artifact registry. How to use a repository: GET {base_url(request)}/<format>/<repository>/")
+
+
+def nothing(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Nothing is mounted there, or the request cannot be read."""
+    return _text("there is nothing at this address; a repository is at /<format>/<repository>/", 404)
+
+
+def broken(request: HttpRequest) -> HttpResponse:
+    return _text("an error here, not in the request; the server's log tells more", 500)
 
 
 def _answers(name: str, probe) -> bool:

@@ -60,6 +60,7 @@ def options(environment: Environment) -> dict[str, Any]:
         "graceful_timeout": 30,
         "keepalive": 75,
         "limit_request_line": 8190,
+        "forwarder_headers": "",  # a client's SCRIPT_NAME is nothing to us
         "limit_request_fields": 64,
         "limit_request_field_size": 16380,
         "control_socket_disable": True,

@@ -49,5 +49,7 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {"django.request": {"level": "ERROR"}},
+    # django.request repeats every answer of 4xx and 5xx; what went wrong here has a traceback
+    "filters": {"failures": {"()": "django.utils.log.CallbackFilter", "callback": lambda record: record.exc_info}},
+    "loggers": {"django.request": {"level": "ERROR", "filters": ["failures"]}},
 }

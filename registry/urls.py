@@ -6,6 +6,9 @@ from registry import health
 from repos.format import installed
 from repos.gate import door
 
+handler400 = handler404 = "registry.health.nothing"
+handler500 = "registry.health.broken"
+
 urlpatterns = [
     path("", health.welcome),
     path("healthz", health.alive),

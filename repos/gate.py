@@ -69,9 +69,9 @@ def enter(request: HttpRequest, form: Format) -> tuple[Call, Route, dict[str, st
         raise _hidden(identity, path)
     route, names = _route(form, request.method or "", path)
     if route.action != "read":
-        repo = _writable(repo)
+        asked, repo = repo, _writable(repo)
         if not rights.allows(f"artifact:{route.action}", repo.key, package):
-            raise _not_allowed(identity, route.action, repo, package)
+            raise _not_allowed(identity, route.action, asked, package)
     return Call(request, repo, path, identity.actor, rights), route, names
 
 
@@ -90,7 +90,7 @@ def _finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
     """What holds for every answer: content is never taken for a page of ours, and HEAD has no body."""
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Content-Security-Policy", "sandbox; default-src 'none'")
-    if isinstance(response, HttpResponse):
+    if isinstance(response, HttpResponse) and response.status_code not in (204, 304):
         response.headers.setdefault("Content-Length", str(len(response.content)))
         if request.method == "HEAD":
             response.content = b""

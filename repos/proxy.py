@@ -142,6 +142,8 @@ class Fill:
             while sent < self.size:
                 available = self._wait_past(sent)
                 chunk = file.read(min(CHUNK, available - sent))
+                if not chunk:
+                    raise Interrupted("the body is shorter than the upstream said")
                 sent += len(chunk)
                 yield chunk
 
@@ -268,6 +270,8 @@ class Fill:
             self._take(answer, incoming)
             with self._changed:
                 self._incoming = None  # its file is about to move: who comes now waits for the end
+            if answer.length is not None and incoming.size != answer.length:
+                raise UpstreamFailed("the upstream's body has another length than its head says", rule="upstream.framing")
             if expected and incoming.sha256 != expected:
                 raise UpstreamFailed("the upstream's bytes do not have the digest that it stated", rule="upstream.digest")
             try:
@@ -299,13 +303,12 @@ class Fill:
     def _let_others_read(self, answer: upstream.Answer, incoming: Incoming, expected: str) -> None:
         """Only where both the digest and the length are known before the end, so that wrong bytes are never completed.
 
-        Not where a cached answer could be served stale if these bytes turn out to be wrong.
+        Not what is sent in one piece, nor where a cached answer could be served stale if these bytes turn out to be wrong.
         """
-        if not expected or not answer.length or self.asset is not None:
+        if not expected or (answer.length or 0) <= CHUNK or self.asset is not None:
             return
         with self._changed:
-            self.size, self.sha256 = answer.length, expected
-            self.media_type = answer.headers.get("content-type", self.media_type)
+            self.size, self.sha256 = answer.length or 0, expected
             self._incoming = incoming
             self._changed.notify_all()
 

@@ -346,7 +346,8 @@ def _what_is_new(commit: Commit, standing: dict[str, Asset]) -> dict[str, New]:
 
 
 def _check_replaceable(commit: Commit, now: Asset, new: New) -> None:
-    if commit.repo.never_changes(new.path):
+    evicted = commit.repo.is_remote and now.until is not None
+    if commit.repo.never_changes(new.path) and not evicted:
         stands = "stands" if now.until is None else "stood"
         raise Conflict(
             f"{new.path} {stands} with other bytes (sha256 {now.blob.sha256}) and can never change; publish a new version",

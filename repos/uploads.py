@@ -49,6 +49,10 @@ def body_stream(request: HttpRequest, limit: int | None = None) -> Iterator[byte
     Raises Malformed where the body is shorter than its Content-Length or its last chunk is missing, TooLarge past `limit`.
     """
     length = request.META.get("CONTENT_LENGTH") or None
+    if length is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
+        raise Malformed("the upload has neither Content-Length nor chunks; send one of them", rule="body.length")
+    if "Content-Range" in request.headers:
+        raise Malformed("a part cannot be put; send the whole without Content-Range", rule="body.range")
     left = _length(length, limit) if length is not None else None
     stream = request.META["wsgi.input"]
     while left is None or left > 0:

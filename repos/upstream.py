@@ -9,16 +9,18 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import re
 import ssl
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
 from urllib3.exceptions import TimeoutError as UrllibTimeout
+from urllib3.util import parse_url
 
 from problems import UpstreamFailed, UpstreamTimeout
 from repos.blobs import CHUNK
@@ -26,6 +28,8 @@ from repos.catalogue import Upstream
 
 REDIRECTS = 5
 USER_AGENT = "entrepot"
+PLAIN = re.compile(r"[!-\[\]-~]+")
+"""A URL of printable ASCII without back-slashes, which readers of URLs take for different things."""
 CONNECT_SECONDS = 10.0
 DISCARDED = 64 * 1024
 """The most bytes that are read of a body that nobody wants."""
@@ -41,14 +45,22 @@ class Answer:
 
     @property
     def length(self) -> int | None:
-        """Bytes that the body will have, where the upstream says so and does not encode it."""
-        text = self.headers.get("content-length", "")
-        return int(text) if text.isdigit() and not self.encoding else None
+        """Bytes that the body will have, where the upstream says so and neither encodes it nor sends it in chunks."""
+        return None if self.encoding or self._chunked else self._stated_length
 
     @property
     def framed(self) -> bool:
         """Whether the end of the body can be told from a cut connection (RFC 9112 section 6.3)."""
-        return "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower()
+        return self._chunked or self._stated_length is not None
+
+    @property
+    def _chunked(self) -> bool:
+        return "chunked" in self.headers.get("transfer-encoding", "").lower()
+
+    @property
+    def _stated_length(self) -> int | None:
+        text = self.headers.get("content-length", "")
+        return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
     @property
     def encoding(self) -> str:
@@ -92,9 +104,10 @@ def ask(upstream: Upstream, url: str, headers: Mapping[str, str]) -> Answer:
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port (RFC 6454)."""
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+    """Scheme, host and port (RFC 6454), read by the same rules by which the connection is made."""
+    parts = parse_url(url)
+    scheme = (parts.scheme or "").lower()
+    return scheme, (parts.host or "").lower(), parts.port or (443 if scheme == "https" else 80)
 
 
 def _get(upstream: Upstream, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
@@ -125,11 +138,11 @@ def _redirected(url: str, target: str) -> str:
     try:
         new = urljoin(url, target)
         scheme, host, _ = origin(new)
-    except ValueError:
-        scheme, host = "", ""
-    if scheme not in ("http", "https") or not host:
+    except (ValueError, HTTPError):
+        scheme, host, new = "", "", ""
+    if scheme not in ("http", "https") or not host or not PLAIN.fullmatch(new) or parse_url(new).auth:
         raise UpstreamFailed("the upstream redirected to what is no http(s) address", rule="upstream.redirect")
-    if urlsplit(url).scheme == "https" and scheme == "http":
+    if origin(url)[0] == "https" and scheme == "http":
         raise UpstreamFailed("the upstream redirected from https to plain http", rule="upstream.redirect")
     return new
 

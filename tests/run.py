@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.parts import golang
 from tests.parts.postgres import Postgres, binaries
 
-ON_BOTH = ["tests/contract", "tests/flows", "tests/faults", "repos/configuration", "accounts"]
+ON_BOTH = ["tests/contract", "tests/flows", "accounts"]
 NOTHING_COLLECTED = 5
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import random
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -96,6 +95,15 @@ def read_until_it_dies(world: Server, ledger: Ledger, worker: str) -> None:
             assert answer.body == content_of(path.removeprefix("/raw/cache"))
 
 
+def wait_for_progress(ledger: Ledger, random_moments: random.Random) -> None:
+    """Until some more is acknowledged, however slow the machine is, and a moment longer, so that a kill meets any point."""
+    enough = len(ledger.acknowledged) + random_moments.randint(1, 8)
+    deadline = time.monotonic() + 60
+    while len(ledger.acknowledged) < enough and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(random_moments.uniform(0, 0.1))
+
+
 def run(job, *arguments) -> None:
     """Until the server is no more, which is all that may end it."""
     try:
@@ -114,7 +122,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_there_by_half(world):
         ]
         with ThreadPoolExecutor(len(jobs)) as pool:
             running = [pool.submit(run, job, world, ledger, worker) for job, worker in jobs]
-            threading.Event().wait(random_moments.uniform(0.1, 0.9))
+            wait_for_progress(ledger, random_moments)
             world.kill()
             for future in running:
                 future.result()

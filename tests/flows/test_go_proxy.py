@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 
@@ -160,7 +161,7 @@ def test_the_checksum_database_is_relayed_and_its_records_kept(up, go):
         f"/{base}/latest": b"go.sum database tree\n1\nhash\n",
         f"/{base}/lookup/public.example/m@v1.0.0": b"1\npublic.example/m v1.0.0 h1:...\n",
         f"/{base}/tile/8/0/x001/234.p/5": b"\0" * 160,
-        f"/{base}/tile/8/data/000": b"data",
+        f"/{base}/tile/8/data/000": b"public.example/m v1.0.0 h1:abc=\npublic.example/m v1.0.0/go.mod h1:def=\n\n",
     }
     for path in ("supported", "latest", "lookup/public.example/m@v1.0.0", "tile/8/0/x001/234.p/5", "tile/8/data/000"):
         assert go(f"{base}/{path}").body == go(f"{base}/{path}", "all").body == up.routes[f"/{base}/{path}"]
@@ -218,6 +219,8 @@ WRONG = {
     "an .info of another version": ("v1.0.0.info", b'{"Version":"v1.0.1"}'),
     "an .info that is HTML": ("main.info", b"<html>"),
     "a list that is binary": ("list", b"\xff\xfe\x00"),
+    "a list that is HTML": ("list", b"<html>please sign in</html>"),
+    "a go.mod that is HTML": ("v1.0.0.mod", b"<html>please sign in</html>"),
 }
 
 
@@ -356,3 +359,70 @@ def test_an_unused_list_that_gc_dropped_is_asked_for_again(world, up, go):
     world.manage("gc")
     assert go("unused.example/m/@v/list", "brief").status == 200
     assert up.hits("/unused.example/m/@v/list") == 2
+
+
+@pytest.mark.parametrize("asked", ["latest", "lookup/html.example/m@v1.0.0", "tile/8/0/000", "tile/8/data/000"])
+def test_a_page_of_html_is_no_checksum_database(world, up, go, asked):
+    path = f"sumdb/html.example/{asked}"
+    up.routes[f"/{path}"] = b"<html>please sign in</html>"
+    before = world.counts()
+    assert go(path).status == 502
+    assert world.counts() == before
+
+
+ODD_LOCATIONS = ["http://{0}\\@{1}/x", "http://{1}@{0}/x", "http://{0}/x y", "file:///etc/passwd", "http://[::/x"]
+
+
+@pytest.mark.parametrize("location", ODD_LOCATIONS)
+def test_a_redirect_that_can_be_read_in_two_ways_is_not_followed(up, go, location):
+    stranger = Upstream()
+    try:
+        there, here = stranger.url.removeprefix("http://"), up.url.removeprefix("http://")
+        module = f"odd{ODD_LOCATIONS.index(location)}.example/m"
+        up.routes[f"/{module}/@v/v1.0.0.mod"] = lambda handler: handler.answer(
+            302, b"", {"Location": location.format(there, here)}
+        )
+        assert go(f"{module}/@v/v1.0.0.mod", "with-login").status == 502
+        assert stranger.seen == []
+    finally:
+        stranger.stop()
+
+
+LYING_HEADS = {
+    "chunked and with a length": {"Transfer-Encoding": "chunked", "Content-Length": "10000000"},
+    "a length that is no number": {"Content-Length": "abc"},
+    "a negative length": {"Content-Length": "-5"},
+    "a length of other digits": {"Content-Length": "\xb2"},
+}
+
+
+@pytest.mark.parametrize("name", LYING_HEADS)
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_head_that_lies_about_the_body_never_makes_a_wrong_200(world, up, go, name, stated):
+    body = b"module lying.example/m\n" + b"// x\n" * 200_000
+    module = f"lying{list(LYING_HEADS).index(name)}{stated}.example/m".lower()
+
+    def lie(handler: Handler) -> None:
+        handler.close_connection = True
+        handler.send_response(200)
+        for header, value in LYING_HEADS[name].items():
+            handler.send_header(header, value)
+        if stated:
+            handler.send_header("X-Checksum-Sha256", hashlib.sha256(body).hexdigest())
+        handler.end_headers()
+        handler.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if "chunked" in name else body)
+
+    up.routes[f"/{module}/@v/v1.0.0.mod"] = lie
+    answer = go(f"{module}/@v/v1.0.0.mod")
+    assert (answer.status, answer.body) == (200, body) or answer.status == 502
+
+
+def test_what_was_cached_wrongly_can_be_evicted_and_is_fetched_anew(world, up, go):
+    path = "evict.example/m/@v/v1.0.0.mod"
+    up.routes[f"/{path}"] = b"module wrong.example\n"
+    assert go(path).body == b"module wrong.example\n"
+    up.routes[f"/{path}"] = b"module evict.example/m\n"
+    assert go(path).body == b"module wrong.example\n", "it can never change by itself"
+    assert world.manage("evict", "public", "evict.example/**").stdout.split() == [path]
+    assert go(path).body == b"module evict.example/m\n"
+    assert world.manage("evict", "corp", "**", check=False).returncode != 0

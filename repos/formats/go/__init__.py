@@ -86,7 +86,8 @@ def described_info(request: parse.ModuleRequest, content: bytes) -> Described:
 
 def described_mod(request: parse.ModuleRequest, content: bytes, *, published: bool) -> Described:
     """A go.mod that is published must name its module; an upstream's may name another (a fork, `replace`d by its users)."""
-    if published and parse.go_mod_module(content) != request.module:
+    named = parse.go_mod_module(content) if published or request.module != parse.TOOLCHAIN else ""
+    if published and named != request.module:
         raise Malformed(f"the go.mod is of another module than {request.module}", rule="gomod.module")
     return Described(request.module, request.version, TEXT, "mod")
 
@@ -97,8 +98,9 @@ def _described(request: parse.ModuleRequest, content: bytes, *, published: bool)
     if request.kind == "mod":
         return described_mod(request, content, published=published)
     if request.kind == "list":
-        index.versions_in(content)
+        parse.check_list(content)
         return Described(request.module, "", TEXT)
+    parse.check_sumdb(request, content)
     return Described(request.module, "", "application/octet-stream" if request.rest.startswith("tile/") else TEXT)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from problems import Malformed, absent
+from problems import absent
 from repos import rows
 from repos.blobs.stores import store
 from repos.catalogue import Repo
@@ -34,12 +34,8 @@ def merged_list(parts: list[bytes]) -> bytes:
 
 
 def versions_in(content: bytes) -> list[str]:
-    """The versions in an `@v/list`; what is no canonical version is left out, as `go` does. Raises Malformed for no text."""
-    try:
-        lines = content.decode().splitlines()
-    except UnicodeDecodeError:
-        raise Malformed("the list of versions is no text", rule="list.text") from None
-    words = (line.split()[0] for line in lines if line.strip())
+    """The versions in an `@v/list`; what is no canonical version is left out, as `go` does."""
+    words = (line.split()[0] for line in content.decode(errors="replace").splitlines() if line.strip())
     return [word for word in words if parse.is_canonical_version(word)]
 
 

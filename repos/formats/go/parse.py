@@ -27,6 +27,8 @@ MAX_ZIP = 500 << 20
 MAX_GO_MOD = 16 << 20
 MAX_LICENSE = 16 << 20
 MAX_INFO = 64 << 10
+TOOLCHAIN = "golang.org/toolchain"
+"""Its go.mod files have no module line."""
 MAX_VERSION = 255
 """Characters of a version, which has a column of its own."""
 MAX_FILES = 200_000
@@ -304,6 +306,36 @@ def _moment(time: str) -> datetime:
     if not match:
         raise ValueError(time)
     return datetime.fromisoformat(match[1] + match[2]).astimezone(UTC)
+
+
+def check_list(content: bytes) -> None:
+    """Refuse what is no list of versions, such as a page of HTML; lines that are no versions may stand among others."""
+    try:
+        lines = [line for line in content.decode().splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise Malformed("the list of versions is no text", rule="list.text") from None
+    if lines and not any(re.match(r"v[0-9]", line) for line in lines):
+        raise Malformed("the list holds no version at all", rule="list.versions")
+
+
+_HASHES = re.compile(rb"(?:[^\s<>]+ [^\s<>]+ h1:[A-Za-z0-9+/=]+\n|\n)*")
+
+
+def check_sumdb(request: ModuleRequest, content: bytes) -> None:
+    """Refuse what cannot be a checksum database's answer (go.dev/design/25530-sumdb); whether it is true, clients verify."""
+    what, _, rest = request.rest.partition("/")
+    good = True
+    if what == "lookup":
+        record = rb"[0-9]+\n%s %s h1:" % (re.escape(request.module.encode()), re.escape(request.version.encode()))
+        good = re.match(record, content) is not None
+    elif what == "latest":
+        good = content.startswith(b"go.sum database tree\n")
+    elif rest.split("/")[1:2] == ["data"]:
+        good = _HASHES.fullmatch(content) is not None
+    elif what == "tile":
+        good = 0 < len(content) <= 256 * 32 and len(content) % 32 == 0
+    if not good:
+        raise Malformed(f"this is no {what} of a checksum database", rule="sumdb.form")
 
 
 def make_info(version: str, time: datetime | None) -> bytes:
