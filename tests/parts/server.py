@@ -144,6 +144,8 @@ class Server:
                 connection.putheader(name, value)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before the end: the answer is there
                 connection.endheaders(body, encode_chunked=chunked)
+            if connection.sock is None:
+                raise ConnectionResetError("the server is gone")
             answer = connection.getresponse()
             return Answer(answer.status, answer.reason, dict(answer.getheaders()), answer.read())
         finally:
