@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -40,11 +41,16 @@ class Environment:
     admin_password: str = field(repr=False)
 
     @property
-    def loopback(self) -> bool:
-        """Whether only this machine can ask."""
-        return _is_loopback(_host(self.bind))
+    def address(self) -> tuple[str, int]:
+        """Host, without brackets, and port of `bind`."""
+        return _host(self.bind), int(self.bind.rpartition(":")[2])
 
     @property
+    def loopback(self) -> bool:
+        """Whether only this machine can ask."""
+        return _is_loopback(self.address[0])
+
+    @cached_property
     def open_on_loopback(self) -> bool:
         """Whether what the first start makes is readable by all. Not behind another server that gives us a public name."""
         return self.loopback and (not self.base_url or _is_loopback(urlsplit(self.base_url).hostname or ""))
@@ -56,7 +62,7 @@ class Environment:
     @property
     def allowed_hosts(self) -> list[str]:
         """Host names that requests may carry where URLs are built from them."""
-        named = {_host(self.bind), urlsplit(self.base_url).hostname or "", *self.hosts} - {"", "0.0.0.0", "::"}  # noqa: S104
+        named = {self.address[0], urlsplit(self.base_url).hostname or "", *self.hosts} - {"", "0.0.0.0", "::"}  # noqa: S104
         return sorted({"localhost", "127.0.0.1", "[::1]", *(f"[{name}]" if ":" in name else name for name in named)})
 
 

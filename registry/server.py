@@ -41,11 +41,10 @@ class Server(BaseApplication):
 
 def check_bind(environment: Environment) -> None:
     """Raises OSError where the address cannot be bound to, before anything is prepared for it."""
-    host, _, port = environment.bind.rpartition(":")
-    host = host.strip("[]")
+    host, port = environment.address
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, int(port)))
+        probe.bind((host, port))
 
 
 def options(environment: Environment) -> dict[str, Any]:

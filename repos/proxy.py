@@ -106,7 +106,6 @@ class Fill:
         self.asset, self.fresh = asset, fresh
         self.size = 0
         self.sha256 = ""
-        self.media_type = "application/octet-stream"
         self._changed = threading.Condition()
         self._incoming: Incoming | None = None  # set while others may read along
         self._progress = 0

@@ -114,19 +114,18 @@ def base_url(request: HttpRequest) -> str:
 def blob(call: Call, found: Found) -> HttpResponseBase:
     """Answer with an asset's bytes: 200, 206, 304 or RangeRefused."""
     headers = _headers(call, found)
-    usage.served(found.asset_id, downloads=0)
     if _unchanged(call, headers["ETag"], found.at):
+        usage.served(found.asset_id, downloads=0)
         return _with(HttpResponseNotModified(), {name: headers[name] for name in ("ETag", "Cache-Control", "Last-Modified")})
     part = _range(call, found.size, headers["ETag"], found.at)
     start, end = part or (0, found.size)
+    usage.served(found.asset_id, downloads=int(start == 0 and call.request.method == "GET"))
     status = 206 if part else 200
     if part:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.size}"
     headers["Content-Length"] = str(end - start)
     if call.request.method == "HEAD":
         return _with(HttpResponse(status=status, content_type=found.media_type), headers)
-    if start == 0:
-        usage.served(found.asset_id)
     file = _open(found)
     database.release()
     if part:
@@ -163,7 +162,7 @@ def _streamed(call: Call, fill: Fill) -> HttpResponseBase:
         "Cache-Control": _cache_control(call, fill.path, fill.repo),
     }
     chunks: Iterator[bytes] = iter(()) if call.request.method == "HEAD" else fill.chunks()
-    return _with(StreamingHttpResponse(chunks, content_type=fill.media_type), headers)
+    return _with(StreamingHttpResponse(chunks, content_type="application/octet-stream"), headers)
 
 
 def _headers(call: Call, found: Found) -> dict[str, str]:

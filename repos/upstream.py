@@ -95,10 +95,11 @@ def ask(upstream: Upstream, url: str, headers: Mapping[str, str]) -> Answer:
     """
     for _ in range(REDIRECTS + 1):
         response = _get(upstream, url, headers)
-        target = response.headers.get("location")
-        if response.status not in (301, 302, 303, 307, 308) or not target:
-            return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, response)
-        Answer(response.status, {}, response).discard()
+        answer = Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, response)
+        target = answer.headers.get("location")
+        if answer.status not in (301, 302, 303, 307, 308) or not target:
+            return answer
+        answer.discard()
         url = _redirected(url, target)
     raise UpstreamFailed(f"the upstream redirected more than {REDIRECTS} times", rule="upstream.redirect")
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from django.contrib.auth.models import Group
 from django.core.validators import EmailValidator, RegexValidator
-from django.db.models import Prefetch
 from rest_framework import serializers
 
 from accounts import grants, permissions
@@ -55,8 +54,8 @@ class Roles(Section):
         role.permissions = item.get("permissions", [])
         role.save()
 
-    def remove(self, identity: str, actor: str) -> None:
-        Role.objects.get(name=identity).delete()
+    def remove(self, item: Document) -> None:
+        Role.objects.get(name=item["name"]).delete()
 
 
 class GroupItem(Item):
@@ -74,7 +73,7 @@ class Groups(Section):
     item = GroupItem
 
     def stored(self) -> dict[str, Document]:
-        groups = Group.objects.prefetch_related(Prefetch("external_names", ExternalName.objects.order_by("name")))
+        groups = Group.objects.prefetch_related("external_names")
         return {
             group.name: without_defaults({"name": group.name, "external": sorted(row.name for row in group.external_names.all())})
             for group in groups
@@ -88,8 +87,8 @@ class Groups(Section):
         ExternalName.objects.filter(group=group).delete()
         ExternalName.objects.bulk_create([ExternalName(group=group, name=name) for name in item.get("external", ())])
 
-    def remove(self, identity: str, actor: str) -> None:
-        Group.objects.get(name=identity).delete()
+    def remove(self, item: Document) -> None:
+        Group.objects.get(name=item["name"]).delete()
 
 
 class UserItem(Item):
@@ -164,8 +163,8 @@ class Users(Section):
         elif new:
             user.set_unusable_password()
 
-    def remove(self, identity: str, actor: str) -> None:
-        User.objects.get(username=identity).delete()
+    def remove(self, item: Document) -> None:
+        User.objects.get(username=item["name"]).delete()
 
 
 def signed_in_as(name: str) -> str:
@@ -247,8 +246,8 @@ class Grants(Section):
     def write(self, item: Document, before: Document | None, actor: str) -> None:
         grants.add(item["entry"])
 
-    def remove(self, identity: str, actor: str) -> None:
-        grants.remove(self.stored()[identity]["entry"])
+    def remove(self, item: Document) -> None:
+        grants.remove(item["entry"])
 
     def export(self) -> Any:
         """As few items as tell the same: repositories that have the same paths together, then subjects that have the same."""

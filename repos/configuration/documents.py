@@ -13,7 +13,6 @@ import yaml
 from problems import Malformed
 
 VERSION = 1
-ARTIFACTORY_KINDS = {"local": "local", "remote": "remote", "virtual": "virtual"}
 ARTIFACTORY_WORDS = {
     "description": "description",
     "repositories": "members",
@@ -122,11 +121,10 @@ def _from_artifactory(item: dict[str, Any]) -> dict[str, Any]:
             f"{', '.join(unknown)} of Artifactory's form is not taken over; remove it, or write the repository in our own form",
             rule="configuration.key",
         )
-    kind = str(item.get("type") or item.get("rclass") or "local").lower()
     ours = {
         "key": item.get("repoKey") or item.get("key"),
         "format": str(item.get("packageType", "generic")).lower(),
-        "kind": ARTIFACTORY_KINDS.get(kind, kind),
+        "kind": str(item.get("type") or item.get("rclass") or "local").lower(),
         **{ours: item[theirs] for theirs, ours in ARTIFACTORY_WORDS.items() if item.get(theirs)},
     }
     upstream = {word: item[word] for word in ARTIFACTORY_UPSTREAM if item.get(word)}

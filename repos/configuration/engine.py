@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from accounts import epoch
 from problems import Conflict, Malformed, Unavailable
 from repos.configuration import documents
 from repos.configuration.accounts import Grants, Groups, Roles, Users, somebody_manages_users
+from repos.configuration.fields import unknown
 from repos.configuration.history import History
 from repos.configuration.repositories import Repositories
 from repos.configuration.section import Document, Section, shown
@@ -62,8 +62,8 @@ def apply(document: dict[str, Any], *, prune: bool = False, actor: str = "apply"
         for step in steps:
             if step.after is not None:
                 step.section.write(step.after, step.before, actor)
-            else:
-                step.section.remove(step.identity, actor)
+            elif step.before is not None:
+                step.section.remove(step.before)
         if steps:
             epoch.bump()
             _check_whole(steps, managed=managed)
@@ -124,9 +124,8 @@ def _check_names(given: dict[str, Any]) -> None:
     known = [section.name for section in SECTIONS]
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"this version takes {', '.join(known)}"
-            raise Malformed(f"{name}: unknown section; {hint}", rule="configuration.section")
+            told = unknown("section", str(name), known, others="this version takes")
+            raise Malformed(f"{name}: {told}", rule="configuration.section")
 
 
 def _check_whole(steps: list[Step], *, managed: bool) -> None:

@@ -26,14 +26,15 @@ class Item(serializers.Serializer):
     """One item of a section. Refuses keys that it does not know, and names the nearest that it does."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        if isinstance(data, dict) and (unknown := [key for key in data if key not in self.fields]):
-            raise serializers.ValidationError({str(key): [_unknown(str(key), list(self.fields))] for key in unknown})
+        if isinstance(data, dict) and (strange := [key for key in data if key not in self.fields]):
+            raise serializers.ValidationError({str(key): [unknown("key", str(key), list(self.fields))] for key in strange})
         return super().to_internal_value(data)
 
 
-def _unknown(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, 1)
-    return "unknown key; " + (f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}")
+def unknown(what: str, word: str, known: list[str], *, others: str = "known are") -> str:
+    """That `word` is no `what`, with the nearest that is one, else with all of them."""
+    close = difflib.get_close_matches(word, known, 1)
+    return f"unknown {what}; " + (f"did you mean {close[0]}?" if close else f"{others} {', '.join(known)}")
 
 
 class TextField(serializers.CharField):

@@ -175,12 +175,12 @@ class Repositories(Section):
         row.save(update_fields=["settings"] if known else None)
         publish.configured(row, shown(item), actor)
 
-    def remove(self, identity: str, actor: str) -> None:
-        row = Repository.objects.get(key=identity)
+    def remove(self, item: Document) -> None:
+        row = Repository.objects.get(key=item["key"])
         standing = Asset.objects.filter(repository=row, until=None)
         if row.kind == Repository.Kind.LOCAL and standing.exists():
             raise Conflict(
-                f"{identity} holds artefacts that stand nowhere else; delete them before the repository", rule="repository.holds"
+                f"{row.key} holds artefacts that stand nowhere else; delete them before the repository", rule="repository.holds"
             )
         row.delete()
 

@@ -75,7 +75,8 @@ class Section:
         """Make or change one item. In the caller's transaction."""
         raise NotImplementedError
 
-    def remove(self, identity: str, actor: str) -> None:
+    def remove(self, item: Document) -> None:
+        """Remove one item, given as it is stored. In the caller's transaction."""
         raise NotImplementedError
 
     def check_whole(self) -> None:

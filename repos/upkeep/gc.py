@@ -67,8 +67,9 @@ def _close_unused() -> None:
         before = database.now() - duration(row.settings["cache"]["unused"])
         came = Change.objects.filter(repository=row, number=OuterRef("since"), at__lt=before)
         unused = Asset.objects.filter(Exists(came), repository=row, until=None).exclude(usage__last_used__gte=before)
+        repo = load_one(row)
         while paths := list(unused.values_list("path", flat=True)[:BATCH]):
-            publish.delete(load_one(row), paths, "gc")
+            publish.delete(repo, paths, "gc")
 
 
 def _free(grace: timedelta):

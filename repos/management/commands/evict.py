@@ -25,12 +25,13 @@ class Command(BaseCommand):
         row = Repository.objects.filter(key=repository).first()
         if row is None or row.kind != Repository.Kind.REMOTE:
             raise CommandError(f"{repository} is no remote repository; what is published in a local one is deleted over HTTP")
+        repo = catalogue.load_one(row)
         patterns = [compile_glob(path) for path in paths]
         standing = Asset.objects.filter(repository=row, until=None).order_by("path").values_list("path", flat=True)
         wanted = [path for path in standing.iterator() if any(pattern.fullmatch(path) for pattern in patterns)]
         try:
             for start in range(0, len(wanted), BATCH):
-                publish.delete(catalogue.load_one(row), wanted[start : start + BATCH], "evict")
+                publish.delete(repo, wanted[start : start + BATCH], "evict")
         except Problem as problem:
             raise CommandError(problem.reason) from problem
         known = Freshness.objects.filter(repository=row).values_list("path_key", flat=True)
