@@ -1,4 +1,8 @@
-"""One request, once `repos.gate` has let it in: what a format's handlers work with."""
+"""What is asked, once it is known by whom: what the rooms below the gate work with.
+
+Query   who asks for which path of which repository; also what a job asks, for whom there is no request
+Call    a query that came as a request which `repos.gate` has let in; what a format's handlers work with
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,10 @@ from accounts.authenticate import Actor
 from repos.catalogue import Repo
 
 
-@dataclass(frozen=True)
-class Call:
+@dataclass(frozen=True, kw_only=True)
+class Query:
     """Who asks for what. `path` is the checked artefact path after the repository's key."""
 
-    request: HttpRequest
     repo: Repo
     path: str
     actor: Actor
@@ -29,3 +32,10 @@ class Call:
         """The local and remote repositories behind this one that may answer the caller for this path, in order."""
         package = self.repo.format.package(self.path) or None
         return [repo for repo in self.repo.answering if self.may("artifact:read", repo, package)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Query):
+    """A query and the request that it came by."""
+
+    request: HttpRequest

@@ -72,7 +72,8 @@ def enter(request: HttpRequest, form: Format) -> tuple[Call, Route, dict[str, st
         asked, repo = repo, _writable(repo)
         if not rights.allows(f"artifact:{route.action}", repo.key, package):
             raise _not_allowed(identity, route.action, asked, package)
-    return Call(request, repo, path, identity.actor, rights), route, names
+    call = Call(repo=repo, path=path, actor=identity.actor, rights=rights, request=request)
+    return call, route, names
 
 
 def refuse(form: Format, problem: Problem) -> HttpResponse:

@@ -12,44 +12,44 @@ from __future__ import annotations
 
 from problems import Forbidden, NotFound, Unavailable, UpstreamFailed, absent
 from repos import proxy, rows
-from repos.call import Call
+from repos.call import Query
 from repos.catalogue import Repo
 from repos.proxy import Fill
 from repos.rows import Found, Known
 
 
-def answering(call: Call, known: Known) -> list[Repo]:
-    """The repositories that may answer `call`, by rules 1 to 4. `known` tells of ownership."""
-    owned = bool(known.owners) and call.repo.is_virtual
-    private = call.repo.private.match(call.repo.format.package(call.path))
-    return [repo for repo in call.readable if repo.is_local or not (owned or private)]
+def answering(query: Query, known: Known) -> list[Repo]:
+    """The repositories that may answer `query`, by rules 1 to 4. `known` tells of ownership."""
+    owned = bool(known.owners) and query.repo.is_virtual
+    private = query.repo.private.match(query.repo.format.package(query.path))
+    return [repo for repo in query.readable if repo.is_local or not (owned or private)]
 
 
-def look(call: Call) -> Known:
+def look(query: Query) -> Known:
     """What the rows know of the path everywhere behind the repository, the caller's rights aside: ownership is decided first."""
-    return rows.look(call.repo.answering, call.path, ownership=call.repo.is_virtual)
+    return rows.look(query.repo.answering, query.path, ownership=query.repo.is_virtual)
 
 
-def find(call: Call, *, cached_only: bool = False) -> Found | Fill:
-    """What stands at the path of `call`. Raises NotFound, Forbidden where a pattern refused it, and a remote's failure."""
-    known = look(call)
+def find(query: Query, *, cached_only: bool = False) -> Found | Fill:
+    """What stands at the path of `query`. Raises NotFound, Forbidden where a pattern refused it, and a remote's failure."""
+    known = look(query)
     refusal: Forbidden | None = None
-    members = answering(call, known)
+    members = answering(query, known)
     for n, repo in enumerate(members):
         asset = known.assets.get(repo.id)
         if repo.is_remote:
             try:
-                return proxy.get(repo, call.path, asset, known.fresh.get(repo.id), cached_only=cached_only)
+                return proxy.get(repo, query.path, asset, known.fresh.get(repo.id), cached_only=cached_only)
             except NotFound:
                 continue
             except Forbidden as error:
                 refusal = refusal or error
             except (UpstreamFailed, Unavailable):
-                if not _had_none(repo, known) or not _is_held(members[n + 1 :], call.path, known):
+                if not _had_none(repo, known) or not _is_held(members[n + 1 :], query.path, known):
                     raise
         elif asset is not None:
             return asset
-    raise refusal or absent(call.path)
+    raise refusal or absent(query.path)
 
 
 def _had_none(repo: Repo, known: Known) -> bool:

@@ -37,11 +37,13 @@ DISCARDED = 64 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """The head of an upstream's answer, and its body as `chunks()`."""
+    """The head of an upstream's answer, header names in lower case, and its body as `chunks()`.
+
+    Whoever has an Answer reads its chunks to the end or lets it go by `discard()`.
+    """
 
     status: int
     headers: Mapping[str, str]
-    response: urllib3.BaseHTTPResponse
 
     @property
     def length(self) -> int | None:
@@ -67,6 +69,21 @@ class Answer:
         """The body's content encoding; empty: none."""
         encoding = self.headers.get("content-encoding", "").strip().lower()
         return "" if encoding == "identity" else encoding
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body, whole or UpstreamFailed."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Let the body go."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class HttpAnswer(Answer):
+    """An answer that comes over a connection."""
+
+    response: urllib3.BaseHTTPResponse
 
     def chunks(self) -> Iterator[bytes]:
         """The body, whole or UpstreamFailed. An encoding that was not asked for is undone, if it is gzip, and must end."""
@@ -95,7 +112,7 @@ def ask(upstream: Upstream, url: str, headers: Mapping[str, str]) -> Answer:
     """
     for _ in range(REDIRECTS + 1):
         response = _get(upstream, url, headers)
-        answer = Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, response)
+        answer = HttpAnswer(response.status, {name.lower(): value for name, value in response.headers.items()}, response)
         target = answer.headers.get("location")
         if answer.status not in (301, 302, 303, 307, 308) or not target:
             return answer
