@@ -6,6 +6,7 @@ import re
 import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from accounts.globs import compile_glob
 from repos import models
@@ -25,6 +26,19 @@ def duration(text: str) -> timedelta:
 
 
 @dataclass(frozen=True)
+class Patterns:
+    """Name patterns; an empty one matches nothing."""
+
+    globs: tuple[re.Pattern[str], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.globs)
+
+    def match(self, *names: str) -> bool:
+        return any(glob.fullmatch(name) for glob in self.globs for name in names)
+
+
+@dataclass(frozen=True)
 class Upstream:
     """One place to fetch from. Credentials go to the origin of `url` only; they stay sealed until they are used."""
 
@@ -34,6 +48,26 @@ class Upstream:
     sealed_token: str = field(default="", repr=False)
     ca: str = ""
     timeout: float = 30.0
+    vcs: str = ""
+    match: Patterns = Patterns()
+    folder: str = ""
+    egress: tuple[str, ...] = ()
+
+    def claims(self, package: str) -> bool:
+        """Whether this is the place for a name: by its patterns; without these version control has what is under its address."""
+        if self.match or not self.vcs:
+            return self.match.match(package)
+        parts = urlsplit(self.url)
+        own = f"{parts.hostname}{parts.path}"
+        return package == own or package.startswith(f"{own}/")
+
+    def holds(self, path: str) -> bool:
+        """Whether a path is in the folder that this upstream stands for."""
+        return not self.folder or path.startswith(f"{self.folder}/")
+
+    def within(self, path: str) -> str:
+        """A path as it is in that folder."""
+        return path.removeprefix(f"{self.folder}/") if self.folder else path
 
     @property
     def password(self) -> str:
@@ -53,19 +87,6 @@ class CacheRules:
     lifetime: timedelta = timedelta(minutes=10)
     missing: timedelta = timedelta(minutes=1)
     stale_on_error: timedelta = timedelta(days=30)
-
-
-@dataclass(frozen=True)
-class Patterns:
-    """Name patterns; an empty one matches nothing."""
-
-    globs: tuple[re.Pattern[str], ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.globs)
-
-    def match(self, *names: str) -> bool:
-        return any(glob.fullmatch(name) for glob in self.globs for name in names)
 
 
 @dataclass(frozen=True)
@@ -105,6 +126,21 @@ class Repo:
         if not self.is_virtual:
             return (self,)
         return tuple(sorted(self.members, key=lambda member: not member.is_local))
+
+    def sources(self, path: str) -> list[Upstream]:
+        """The upstreams that may be asked for `path`, in their order.
+
+        Of those that stand for a folder the longest that holds the path decides. A name that some upstream claims is asked of
+        those that claim it alone, so that a private one does not go to a public proxy, also not when its own upstream fails.
+        """
+        package = self.format.package(path)
+        folder = max((source.folder for source in self.upstreams if source.holds(path)), key=len, default="")
+        here = [source for source in self.upstreams if source.folder == folder]
+        if not package:
+            return [source for source in here if not source.vcs]
+        if any(source.claims(package) for source in self.upstreams):
+            return [source for source in here if source.claims(package)]
+        return [source for source in here if not source.match and not source.vcs]
 
     def never_changes(self, path: str) -> bool:
         """Whether what stands at `path` can never be replaced: by the format's rule or this repository's patterns."""
@@ -177,6 +213,9 @@ def _upstream(item: dict) -> Upstream:
         sealed_token=item.get("token", {}).get("sealed", ""),
         ca=item.get("ca", ""),
         timeout=duration(item["timeout"]).total_seconds() if "timeout" in item else Upstream.timeout,
+        vcs=item.get("vcs", ""),
+        match=_patterns(item.get("match", ())),
+        folder=item.get("folder", ""),
     )
 
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from problems import Problem
 
 if TYPE_CHECKING:
-    from repos.catalogue import Repo
+    from repos.catalogue import Repo, Upstream
+    from repos.upstream import Answer
 
 OpenBlob = Callable[[], BinaryIO]
 """Opens the bytes anew, seekable; the caller closes them."""
@@ -63,6 +64,8 @@ class Format:
     """Digests to compute on arrival besides SHA-256, as hashlib names."""
     largest: int | None = None
     """The most bytes that one artefact may have; None: no limit of the format's."""
+    vcs: tuple[str, ...] = ()
+    """Kinds of version control that an upstream may be, for which there is `ask_vcs`."""
 
     @property
     def mount(self) -> str:
@@ -99,6 +102,14 @@ class Format:
         from urllib.parse import quote
 
         return f"{upstream.rstrip('/')}/{quote(path, safe='/!@:+,~$&()*;=')}"
+
+    def ask_vcs(self, upstream: Upstream, path: str) -> Answer:
+        """What an upstream that is version control has at `path` (runs commands). Raises UpstreamFailed, Unavailable."""
+        raise NotImplementedError
+
+    def one_of_many(self, path: str) -> bool:
+        """Whether each upstream has a part of what is at such paths, so that what one lacks is asked of the next."""
+        return False
 
     def render(self, repo: Repo, path: str) -> bytes:
         """The document at `path` made from a local repository's rows (reads the database). Raises NotFound."""

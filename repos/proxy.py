@@ -27,7 +27,20 @@ from typing import BinaryIO
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from problems import Conflict, Forbidden, Interrupted, Problem, StorageFull, Unavailable, UpstreamFailed, UpstreamTimeout, absent
+from problems import (
+    Conflict,
+    Forbidden,
+    Interrupted,
+    Malformed,
+    NotFound,
+    Problem,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+    UpstreamFailed,
+    UpstreamTimeout,
+    absent,
+)
 from repos import database, publish, rows, upstream
 from repos.blobs import CHUNK, Incoming
 from repos.blobs.stores import store
@@ -71,7 +84,7 @@ def get(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cach
 def check_allowed(repo: Repo, path: str) -> None:
     """Whether the repository's patterns let its upstream be asked for `path`."""
     package = repo.format.package(path)
-    if package and repo.private.match(package):
+    if (package and repo.private.match(package)) or not repo.sources(path):
         raise absent(path)
     if package and ((repo.include and not repo.include.match(package)) or repo.exclude.match(package)):
         raise Forbidden(f"{package} is not taken from this upstream; ask who runs {repo.key}", rule="repository.include-exclude")
@@ -224,28 +237,36 @@ class Fill:
         return _cached(self.path, self.asset, self.fresh, cached_only=False)
 
     def _ask_upstreams(self, fence: str) -> Found:
-        """The first upstream that answers, in the listed order; what it says is final."""
+        """The first upstream that answers, in the listed order; what it says is final, but for what each has a part of."""
         failure: UpstreamFailed | None = None
-        for source in self.repo.upstreams:
+        for source in self.repo.sources(self.path):
             try:
                 return self._ask(source, fence)
             except UpstreamFailed as error:
                 failure = error
                 if self.sha256:  # some of its bytes may have been sent: another's cannot follow
                     break
-        raise failure or UpstreamFailed(f"{self.repo.key} has no upstream")
+            except NotFound:
+                if not self.repo.format.one_of_many(self.path):
+                    break
+        if failure is not None:
+            raise failure
+        publish.remember_freshness(self._freshness(None), fence)
+        raise absent(self.path)
 
     def _ask(self, source: upstream.Upstream, fence: str) -> Found:
-        url = self.repo.format.upstream_url(source.url, self.path)
-        answer = upstream.ask(source, url, self._conditions())
+        form = self.repo.format
+        if source.vcs:
+            answer = form.ask_vcs(source, self.path)
+        else:
+            answer = upstream.ask(source, form.upstream_url(source.url, source.within(self.path)), self._conditions())
         if answer.status == 200:
             return self._receive(answer, fence)
         answer.discard()
         if answer.status == 304 and self.asset is not None:
-            publish.remember_freshness(self._freshness(answer, missing=False), fence)
+            publish.remember_freshness(self._freshness(answer), fence)
             return replace(self.asset, checked_at=timezone.now())
         if answer.status in (404, 410):
-            publish.remember_freshness(self._freshness(answer, missing=True), fence)
             raise absent(self.path)
         hint = "ask who runs this registry" if 400 <= answer.status < 500 and answer.status != 429 else "try again later"
         raise UpstreamFailed(f"the upstream answered {answer.status}; {hint}", rule="upstream.status")
@@ -276,7 +297,9 @@ class Fill:
             try:
                 described = form.describe(self.path, incoming.open, published=False)
                 new = New(self.path, Bytes.of(incoming), described)
-                publish.fill(self.repo, [new], self._freshness(answer, missing=False), fence)
+                with contextlib.ExitStack() as stack:
+                    news = [new, *self._beside(answer, stack)]
+                    publish.fill(self.repo, news, self._freshness(answer), fence)
             except (Conflict, Forbidden) as error:
                 raise UpstreamFailed(
                     f"the upstream changed what can never change: {error.detail}", rule="upstream.changed"
@@ -288,6 +311,19 @@ class Fill:
                     ) from error
                 raise
         return self._recorded()
+
+    def _beside(self, answer: upstream.Answer, stack: contextlib.ExitStack) -> Iterator[New]:
+        """What came with the answer and does not stand yet. What of it is malformed is left for who asks for it to hear of."""
+        form = self.repo.format
+        for path, other in answer.beside.items():
+            if rows.look([self.repo], path).assets:
+                continue
+            database.release()
+            incoming = stack.enter_context(store().receive(form.largest, form.digests))
+            for chunk in other.chunks():
+                incoming.write(chunk)
+            with contextlib.suppress(Malformed, TooLarge):
+                yield New(path, Bytes.of(incoming), form.describe(path, incoming.open, published=False))
 
     def _take(self, answer: upstream.Answer, incoming: Incoming) -> None:
         deadline = time.monotonic() + LONGEST_FETCH
@@ -317,10 +353,11 @@ class Fill:
             raise Unavailable(f"{self.path} was fetched and removed at once; try again")
         return replace(found, checked_at=timezone.now())
 
-    def _freshness(self, answer: upstream.Answer, *, missing: bool) -> Freshness:
+    def _freshness(self, answer: upstream.Answer | None) -> Freshness:
+        """What is known of the upstream's document after its answer; None: that there is none."""
         now = timezone.now()
-        lifetime = self.repo.cache.missing if missing else self.repo.format.lifetime(self.path, self.repo.cache.lifetime)
-        before = self.fresh if answer.status == 304 else None
+        lifetime = self.repo.format.lifetime(self.path, self.repo.cache.lifetime) if answer else self.repo.cache.missing
+        before = self.fresh if answer and answer.status == 304 else None
         return Freshness(
             repository_id=self.repo.id,
             path_key=self.repo.format.path_key(self.path),
@@ -328,7 +365,7 @@ class Fill:
             last_modified=before.last_modified if before else _header(answer, "last-modified", 64),
             checked_at=now,
             expires_at=None if lifetime is None else now + lifetime,
-            missing=missing,
+            missing=answer is None,
         )
 
 
@@ -354,9 +391,9 @@ def stated_sha256(answer: upstream.Answer) -> str:
     return ""
 
 
-def _header(answer: upstream.Answer, name: str, longest: int) -> str:
+def _header(answer: upstream.Answer | None, name: str, longest: int) -> str:
     """A validator that is too long to keep is of no use, so it is dropped rather than cut."""
-    value = answer.headers.get(name, "")
+    value = answer.headers.get(name, "") if answer else ""
     return value if len(value) <= longest else ""
 
 

@@ -70,6 +70,11 @@ class Answer:
         encoding = self.headers.get("content-encoding", "").strip().lower()
         return "" if encoding == "identity" else encoding
 
+    @property
+    def beside(self) -> Mapping[str, Answer]:
+        """What came with it, by path, and is recorded in the same change: the other files of a version, say."""
+        return {}
+
     def chunks(self) -> Iterator[bytes]:
         """The body, whole or UpstreamFailed."""
         raise NotImplementedError
@@ -131,7 +136,7 @@ def origin(url: str) -> tuple[str, str, int]:
 def _get(upstream: Upstream, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
     wanted = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
     if origin(url) == origin(upstream.url):
-        wanted |= _credentials(upstream)
+        wanted |= credentials(upstream)
     with _failures():
         try:
             return _request(upstream, url, wanted)
@@ -165,7 +170,8 @@ def _redirected(url: str, target: str) -> str:
     return new
 
 
-def _credentials(upstream: Upstream) -> dict[str, str]:
+def credentials(upstream: Upstream) -> dict[str, str]:
+    """The header that signs in at the origin of the configured URL, and nowhere else."""
     if token := upstream.token:
         return {"Authorization": f"Bearer {token}"}
     if upstream.username:

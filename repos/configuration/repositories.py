@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from rest_framework import serializers
 
 from problems import Conflict, Malformed, Problem
-from repos import publish
+from repos import paths, publish
 from repos.catalogue import duration
 from repos.configuration.fields import DurationField, FlagField, Item, Secret, SecretField, TextField, patterns
 from repos.configuration.section import Document, Section, shown, without_defaults
@@ -36,6 +36,15 @@ class UpstreamItem(Item):
     token = SecretField(required=False)
     ca = TextField(required=False)
     timeout = DurationField(required=False)
+    vcs = TextField(required=False)
+    match = patterns()
+    folder = TextField(required=False)
+
+    def validate_folder(self, folder: str) -> str:
+        try:
+            return paths.check(folder.rstrip("/"))
+        except Malformed as problem:
+            raise serializers.ValidationError(problem.detail) from None
 
     def validate_timeout(self, timeout: str) -> str:
         if not duration(timeout):
@@ -70,6 +79,8 @@ class UpstreamItem(Item):
             raise serializers.ValidationError("an upstream takes a token, or a username and password, not both")
         if ("password" in attrs) != ("username" in attrs):
             raise serializers.ValidationError("username and password go together")
+        if "vcs" in attrs and "folder" in attrs:
+            raise serializers.ValidationError("version control stands for no folder; say by match what it is asked for")
         return attrs
 
 
@@ -118,9 +129,18 @@ class RepositoryItem(Item):
             )
         if kind == KINDS.REMOTE and not attrs.get("upstreams"):
             raise serializers.ValidationError({"upstreams": ["a remote repository needs an upstream"]})
+        for n, upstream in enumerate(attrs.get("upstreams") or ()):
+            _check_vcs(upstream.get("vcs", ""), attrs["format"], n)
         if kind == KINDS.VIRTUAL:
             _check_members(attrs)
         return attrs
+
+
+def _check_vcs(vcs: str, name: str, n: int) -> None:
+    kinds = installed()[name].vcs
+    if vcs and vcs not in kinds:
+        known = f"can be {' or '.join(kinds)}" if kinds else "cannot be version control"
+        raise serializers.ValidationError({"upstreams": {n: {"vcs": [f"an upstream of {name} {known}"]}}})
 
 
 def _check_members(attrs: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Go modules, by the GOPROXY protocol (go.dev/ref/mod#goproxy-protocol), with the checksum database relayed.
 
 parse.py    what bytes and paths mean (golang.org/x/mod's rules), pure
+vcs.py      modules straight from version control, by the go tool: sandbox.py runs it, gateway.py is its one way out
 index.py    @v/list and @latest from rows, and merged
 views.py    what is answered
 """
@@ -11,9 +12,10 @@ import subprocess
 from datetime import timedelta
 
 from problems import Malformed, Problem, TooLarge
-from repos.catalogue import Repo
+from repos.catalogue import Repo, Upstream
 from repos.format import Described, Format, OpenBlob
-from repos.formats.go import index, parse
+from repos.formats.go import index, parse, vcs
+from repos.upstream import Answer
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -24,6 +26,7 @@ NEVER_CHANGING = ("info", "mod", "zip")
 class Go(Format):
     key = "go"
     largest = parse.MAX_ZIP
+    vcs = ("git",)
 
     def lifetime(self, path: str, default: timedelta) -> timedelta | None:
         """Files of a canonical version never change, nor do a checksum database's records and tiles."""
@@ -47,6 +50,13 @@ class Go(Format):
         if len(content) > parse.MAX_GO_MOD:
             raise TooLarge(f"{path} is larger than {parse.MAX_GO_MOD} bytes", rule="go.size")
         return _described(request, content, published=published)
+
+    def ask_vcs(self, upstream: Upstream, path: str) -> Answer:
+        return vcs.ask(upstream, path)
+
+    def one_of_many(self, path: str) -> bool:
+        """Proxies relay checksum databases of their own choice."""
+        return path.startswith("sumdb/")
 
     def render(self, repo: Repo, path: str) -> bytes:
         request = parse.parse_request(path)
