@@ -162,7 +162,7 @@ class Gateway:
         wait = min(CONNECT_SECONDS, self.source.timeout)
         with egress.connect(host.strip("[]"), port, allowed=allowed, timeout=wait) as server, self._kept(server):
             if connect:
-                client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n" )
+                client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
             else:
                 server.sendall(_direct(head))
             if rest:
@@ -264,7 +264,9 @@ def _direct(head: bytes) -> bytes:
 
 def _answer(client: socket.socket, status: int, body: bytes = b"") -> None:
     challenge = 'Proxy-Authenticate: Basic realm="gateway"\r\n' if status == 407 else ""
-    head = f"HTTP/1.1 {status} .\r\n{challenge}Content-Type: text/html\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    head = (
+        f"HTTP/1.1 {status} .\r\n{challenge}Content-Type: text/html\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
     client.sendall(head.encode() + body)
 
 

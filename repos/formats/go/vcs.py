@@ -221,7 +221,7 @@ def _git_configuration(source: Upstream, gateway: Gateway, scratch: Scratch) -> 
     """Git's configuration. The credentials are bound to the scheme, host and port of the configured address."""
     scheme, host, port = upstream.origin(source.url)
     lines = [
-        f'[http]\nproxy = {_quoted(gateway.address_for("git"))}\nproxyAuthMethod = basic\nfollowRedirects = false',
+        f"[http]\nproxy = {_quoted(gateway.address_for('git'))}\nproxyAuthMethod = basic\nfollowRedirects = false",
         "[core]\nhooksPath = /dev/null\naskPass =\nfsmonitor = false",
         "[credential]\nhelper =",
         "[gc]\nauto = 0\n[maintenance]\nauto = false",
