@@ -103,8 +103,11 @@ class Format:
 
         return f"{upstream.rstrip('/')}/{quote(path, safe='/!@:+,~$&()*;=')}"
 
-    def ask_vcs(self, upstream: Upstream, path: str) -> Answer:
-        """What an upstream that is version control has at `path` (runs commands). Raises UpstreamFailed, Unavailable."""
+    def ask_vcs(self, upstream: Upstream, path: str, heard: Callable[[], None]) -> Answer:
+        """What an upstream that is version control has at `path` (runs commands). Raises UpstreamFailed, Unavailable.
+
+        Calls `heard` as often as something comes.
+        """
         raise NotImplementedError
 
     def one_of_many(self, path: str) -> bool:

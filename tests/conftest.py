@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,14 +22,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and a data folder of its own."""
+    """Starts servers: `server(ENTREPOT_TLS="self")`, behind the command `prefix`. Each has a database and a folder of its own."""
     started: list[Server] = []
 
-    def start(**environment: str) -> Server:
+    def start(*, prefix: Sequence[str] = (), **environment: str) -> Server:
         data = tmp_path_factory.mktemp("data")
         postgres = os.environ.get("ENTREPOT_TEST_POSTGRES")
         url = fresh_database(postgres) if postgres else f"sqlite:///{data}/entrepot.sqlite3"
-        one = Server(Path(data), url, environment)
+        one = Server(Path(data), url, environment, prefix)
         started.append(one)
         return one.start()
 

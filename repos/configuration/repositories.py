@@ -140,7 +140,7 @@ def _check_vcs(vcs: str, name: str, n: int) -> None:
     kinds = installed()[name].vcs
     if vcs and vcs not in kinds:
         known = f"can be {' or '.join(kinds)}" if kinds else "cannot be version control"
-        raise serializers.ValidationError({"upstreams": {n: {"vcs": [f"an upstream of {name} {known}"]}}})
+        raise serializers.ValidationError({"upstreams": {str(n): {"vcs": [f"an upstream of {name} {known}"]}}})
 
 
 def _check_members(attrs: dict[str, Any]) -> None:

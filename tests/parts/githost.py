@@ -24,7 +24,8 @@ from tests.parts.upstream import Server
 
 LOGIN = ("ci", "of-the-git-host")
 AUTHOR = {
-    "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@corp.example", "GIT_COMMITTER_NAME": "A", "GIT_COMMITTER_EMAIL": "a@corp.example",
+    "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@corp.example",
+    "GIT_COMMITTER_NAME": "A", "GIT_COMMITTER_EMAIL": "a@corp.example",
     "GIT_AUTHOR_DATE": "2024-05-06T07:08:09Z", "GIT_COMMITTER_DATE": "2024-05-06T07:08:09Z",
     "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "HOME": "/nonexistent",
 }  # fmt: skip

@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +36,9 @@ class Answer:
 class Server:
     """One Entrepot. `start` waits until it is ready; `kill` is SIGKILL to all its processes."""
 
-    def __init__(self, data: Path, database_url: str, environment: dict[str, str] | None = None):
+    def __init__(self, data: Path, database_url: str, environment: dict[str, str] | None = None, prefix: Sequence[str] = ()):
         self.data = data
+        self.prefix = prefix
         self.database_url = database_url
         self.port = _free_port()
         self.tls = bool((environment or {}).get("ENTREPOT_TLS"))
@@ -59,7 +60,7 @@ class Server:
     def start(self) -> Server:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "manage.py", "serve"],
+                [*self.prefix, sys.executable, "manage.py", "serve"],
                 cwd=ROOT, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS

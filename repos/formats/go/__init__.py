@@ -9,6 +9,7 @@ views.py    what is answered
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from datetime import timedelta
 
 from problems import Malformed, Problem, TooLarge
@@ -51,8 +52,8 @@ class Go(Format):
             raise TooLarge(f"{path} is larger than {parse.MAX_GO_MOD} bytes", rule="go.size")
         return _described(request, content, published=published)
 
-    def ask_vcs(self, upstream: Upstream, path: str) -> Answer:
-        return vcs.ask(upstream, path)
+    def ask_vcs(self, upstream: Upstream, path: str, heard: Callable[[], None]) -> Answer:
+        return vcs.ask(upstream, path, heard)
 
     def one_of_many(self, path: str) -> bool:
         """Proxies relay checksum databases of their own choice."""

@@ -20,7 +20,7 @@ import secrets
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
@@ -41,8 +41,9 @@ CONNECT_SECONDS = 10.0
 class Gateway:
     """`with Gateway(source) as gateway:` gives the proxy's addresses; afterwards `failure` is the first thing that went wrong."""
 
-    def __init__(self, source: Upstream):
+    def __init__(self, source: Upstream, heard: Callable[[], None]):
         self.source = source
+        self._heard = heard
         self.failure: Problem | None = None
         self._relayed = 0
         self._origin = upstream.origin(source.url)
@@ -91,8 +92,14 @@ class Gateway:
                 else:
                     _answer(client, 403 if who else 407)
             except Problem as problem:
-                self.failure = self.failure or problem
+                self._note(problem, target)
                 _answer(client, 502)
+
+    def _note(self, problem: Problem, target: str) -> None:
+        """Keep the first thing that goes wrong. What another host does is no failing of the upstream itself."""
+        if target.removeprefix("http://").partition("/")[0].partition(":")[0] != self._origin[1]:
+            problem = UpstreamFailed(f"what the upstream names failed: {problem.detail}", rule=f"vcs.{problem.rule}")
+        self.failure = self.failure or problem
 
     @contextlib.contextmanager
     def _kept(self, one: socket.socket) -> Iterator[None]:
@@ -154,7 +161,7 @@ class Gateway:
 
     def _tunnel(self, client: socket.socket, method: str, target: str, head: bytes, rest: bytes) -> None:
         connect = method == "CONNECT"
-        scheme, host, port = upstream.origin(f"https://{target}" if connect else target)
+        _, host, port = upstream.origin(f"https://{target}" if connect else target)
         origin = ("https" if connect else "http", host, port)
         if not connect and origin != self._origin:
             raise UpstreamFailed(f"git may not ask {host} without TLS", rule="vcs.plain")
@@ -167,22 +174,23 @@ class Gateway:
                 server.sendall(_direct(head))
             if rest:
                 server.sendall(rest)
-            self._relay(client, server, host)
+            self._relay(client, server, target)
 
-    def _relay(self, client: socket.socket, server: socket.socket, host: str) -> None:
+    def _relay(self, client: socket.socket, server: socket.socket, target: str) -> None:
         """Bytes both ways until one side ends. Neither may be silent for longer than the upstream's time."""
         while True:
             ready = select.select([client, server], [], [], self.source.timeout)[0]
             if not ready:
-                self.failure = self.failure or UpstreamTimeout(
-                    f"{host} did not answer in time; try again later", rule="upstream.timeout"
-                )
+                silent = UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout")
+                self._note(silent, target)
                 return
             for one in ready:
                 piece = one.recv(PIECE)
                 if not piece or self._is_too_much(len(piece)):
                     return
                 (server if one is client else client).sendall(piece)
+                if one is server:
+                    self._heard()
 
     def _is_too_much(self, size: int) -> bool:
         with self._lock:

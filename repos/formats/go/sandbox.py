@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from django.conf import settings
 
@@ -48,7 +49,7 @@ class Done:
 
 
 class Scratch:
-    """A folder that only this process uses; it is removed at the end, and by the next that makes one if this process is killed."""
+    """A folder that only this process uses. It is removed at the end; if this process is killed, by the next that makes one."""
 
     def __init__(self) -> None:
         self.root = Path(settings.ENTREPOT.data) / "scratch"
@@ -112,8 +113,10 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(scratch: Scratch, command: Sequence[str], environment: Mapping[str, str], *, cwd: Path) -> Done:
-    """Run `command` with this environment and no other.
+def run(
+    scratch: Scratch, command: Sequence[str], environment: Mapping[str, str], *, cwd: Path, heard: Callable[[], None]
+) -> Done:
+    """Run `command` with this environment and no other. While it writes files `heard` is called.
 
     Raises UpstreamTimeout at the time limit and UpstreamFailed at the size limit. No process of it is left in any case.
     """
@@ -128,7 +131,7 @@ def run(scratch: Scratch, command: Sequence[str], environment: Mapping[str, str]
         start_new_session=True,
     )
     try:
-        code = _watched(supervisor, scratch.folder)
+        code = _watched(supervisor, scratch.folder, heard)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(supervisor.pid, signal.SIGKILL)
@@ -137,20 +140,24 @@ def run(scratch: Scratch, command: Sequence[str], environment: Mapping[str, str]
     return Done(code, _text(out), _text(err))
 
 
-def _watched(supervisor: subprocess.Popen[bytes], folder: Path) -> int:
+def _watched(supervisor: subprocess.Popen[bytes], folder: Path, heard: Callable[[], None]) -> int:
     """The command's code; negative where it was ended by a signal."""
     deadline = time.monotonic() + SECONDS
-    assert supervisor.stdout is not None
-    while not select.select([supervisor.stdout], [], [], LOOK)[0]:
+    size = 0
+    ended: IO[bytes] = supervisor.stdout  # type: ignore[assignment]  # it is a pipe
+    while not select.select([ended], [], [], LOOK)[0]:
         if time.monotonic() > deadline:
             raise UpstreamTimeout(
                 f"fetching from version control took longer than {SECONDS:.0f} s; try again later", rule="vcs.time"
             )
-        if _size(folder) > LARGEST_SCRATCH:
+        before, size = size, _size(folder)
+        if size != before:
+            heard()
+        if size > LARGEST_SCRATCH:
             raise UpstreamFailed(
                 f"what version control sent takes more than {LARGEST_SCRATCH} bytes; publish the module as a zip", rule="vcs.size"
             )
-    said = supervisor.stdout.readline()
+    said = ended.readline()
     return int(said) if said else -signal.SIGKILL
 
 

@@ -15,7 +15,7 @@ import shutil
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -92,14 +92,17 @@ class NothingThere(upstream.Answer):
 NOTHING = NothingThere(404, {})
 
 
-def ask(source: Upstream, path: str) -> upstream.Answer:
-    """What version control has at a path of the protocol. Raises UpstreamFailed, UpstreamTimeout, Unavailable."""
+def ask(source: Upstream, path: str, heard: Callable[[], None]) -> upstream.Answer:
+    """What version control has at a path of the protocol. Raises UpstreamFailed, UpstreamTimeout, Unavailable.
+
+    Calls `heard` as often as something comes.
+    """
     request = parse.parse_request(path)
     if request.kind == "sumdb" or is_loopback_literal(request.module.partition("/")[0]):
         return NOTHING
     if request.kind not in FILES:
-        return _answered(source, request)
-    files = _once((source, request.module, request.version), lambda: _downloaded(source, request))
+        return _answered(source, request, heard)
+    files = _once((source, request.module, request.version), lambda: _downloaded(source, request, heard), heard)
     if request.kind not in files:
         return NOTHING
     base = path.removesuffix(request.kind)
@@ -107,34 +110,31 @@ def ask(source: Upstream, path: str) -> upstream.Answer:
     return FileAnswer.of(files[request.kind], others)
 
 
-def _answered(source: Upstream, request: parse.ModuleRequest) -> upstream.Answer:
+def _answered(source: Upstream, request: parse.ModuleRequest, heard: Callable[[], None]) -> upstream.Answer:
     """A list, the latest version, or the version that a branch or commit means."""
     listing = request.kind == "list"
     what = ["-versions", "-retracted", request.module] if listing else [f"{request.module}@{request.version or 'latest'}"]
     with Scratch() as scratch:
-        done, failure = _go(source, scratch, "list", "-m", "-json", *what)
+        done, failure = _go(source, scratch, heard, "list", "-m", "-json", *what)
         if done.code:
-            return _judged(done.stderr, failure, scratch)
+            _check_nothing_there(done.stderr, failure, scratch)
+            return NOTHING
         found = _object(done.stdout)
-        if listing:
-            text = "".join(f"{version}\n" for version in found.get("Versions") or ())
-        else:
-            text = _info(found)
+        text = "".join(f"{version}\n" for version in found.get("Versions") or ()) if listing else _info(found)
         return FileAnswer.of(_kept(scratch.write("answer", text)))
 
 
-def _downloaded(source: Upstream, request: parse.ModuleRequest) -> dict[str, BinaryIO]:
+def _downloaded(source: Upstream, request: parse.ModuleRequest, heard: Callable[[], None]) -> dict[str, BinaryIO]:
     """A version's files. Where the tool can make no zip, the others are given; a failure is raised where it made nothing."""
     with Scratch() as scratch:
-        done, failure = _go(source, scratch, "mod", "download", "-json", f"{request.module}@{request.version}")
+        done, failure = _go(source, scratch, heard, "mod", "download", "-json", f"{request.module}@{request.version}")
         found = _object(done.stdout) if done.stdout else {}
         files = {kind: Path(found[name]) for kind, name in FILES.items() if found.get(name)}
         if "info" in files:
             files["info"] = scratch.write("info", _info(json.loads(files["info"].read_text())))
         wanted = {kind: _kept(file) for kind, file in files.items()}
         if request.kind not in wanted:
-            answer = _judged(found.get("Error") or done.stderr, failure, scratch)
-            assert answer is NOTHING
+            _check_nothing_there(found.get("Error") or done.stderr, failure, scratch)
         return wanted
 
 
@@ -160,15 +160,15 @@ def _object(text: str) -> dict[str, Any]:
 # The command
 
 
-def _go(source: Upstream, scratch: Scratch, *arguments: str) -> tuple[Done, Problem | None]:
+def _go(source: Upstream, scratch: Scratch, heard: Callable[[], None], *arguments: str) -> tuple[Done, Problem | None]:
     """How a command of go ended, and what its gateway saw go wrong."""
     programs = _programs()
     if not PARALLEL.acquire(timeout=SECONDS):
         raise UpstreamTimeout("version control is asked for too much at once; try again later", rule="vcs.busy")
     try:
-        with Gateway(source) as gateway:
+        with Gateway(source, heard) as gateway:
             environment = _environment(source, gateway, scratch, programs)
-            done = run(scratch, [programs["go"], *arguments], environment, cwd=scratch.make("work"))
+            done = run(scratch, [programs["go"], *arguments], environment, cwd=scratch.make("work"), heard=heard)
         return done, gateway.failure
     finally:
         PARALLEL.release()
@@ -248,8 +248,11 @@ def _certificates(ca: str) -> str:
 # What it says
 
 
-def _judged(said: str, failure: Problem | None, scratch: Scratch) -> upstream.Answer:
-    """Nothing is there, or the failure is raised. What the gateway saw is sure; what go and git print is only text."""
+def _check_nothing_there(said: str, failure: Problem | None, scratch: Scratch) -> None:
+    """Raises the failure, unless it is none: what is asked for is not there.
+
+    What the gateway saw is sure; what go and git print is only text, of which what is not known is a failure.
+    """
     if failure is not None:
         raise copy(failure)
     if REFUSED.search(said):
@@ -257,9 +260,8 @@ def _judged(said: str, failure: Problem | None, scratch: Scratch) -> upstream.An
             f"version control did not let this registry in ({_reason(said, scratch)}); check the upstream's credentials",
             rule="vcs.credentials",
         )
-    if NOT_THERE.search(said):
-        return NOTHING
-    raise UpstreamFailed(f"version control failed: {_reason(said, scratch)}", rule="vcs.failed")
+    if not NOT_THERE.search(said):
+        raise UpstreamFailed(f"version control failed: {_reason(said, scratch)}", rule="vcs.failed")
 
 
 def _reason(said: str, scratch: Scratch) -> str:
@@ -274,13 +276,15 @@ _running: dict[Any, Future[dict[str, BinaryIO]]] = {}
 _running_lock = threading.Lock()
 
 
-def _once(key: Any, make: Callable[[], dict[str, BinaryIO]]) -> dict[str, BinaryIO]:
+def _once(key: Any, make: Callable[[], dict[str, BinaryIO]], heard: Callable[[], None]) -> dict[str, BinaryIO]:
     """What `make` gives, made once for all in this process who ask for the same at the same time."""
     with _running_lock:
         future = _running.get(key)
         mine = future is None
         future = _running.setdefault(key, Future())
     if not mine:
+        while not wait([future], 1).done:
+            heard()  # of what comes for the other
         try:
             return future.result()
         except Problem as problem:
