@@ -44,11 +44,13 @@ NOT_THERE = re.compile(
     r"|can't query version"
     r"|missing \S+go\.mod(?: and \S+go\.mod)? at revision"
     r"|does not contain a module|module declares its path as"
-    r"|repository '[^']*' not found"
     r"|go\.mod has (?:non-|post-)\S+ module path"
     r"|malformed module path|disallowed version string|cannot match \""
 )
-"""What go and git say where there is no such repository, module or version."""
+"""What go says where there is no such module or version."""
+GIT_FAILED = re.compile(r"exit status|signal: |\bfatal: ")
+NO_REPOSITORY = re.compile(r"fatal: repository '[^']*' not found")
+"""What git says; go puts it behind words of its own, such as `invalid version`, whatever it was."""
 REFUSED = re.compile(r"could not read (?:Username|Password)|Authentication failed|error: 40[13]\b|terminal prompts disabled")
 """What git says where credentials are missing or wrong."""
 
@@ -260,7 +262,7 @@ def _check_nothing_there(said: str, failure: Problem | None, scratch: Scratch) -
             f"version control did not let this registry in ({_reason(said, scratch)}); check the upstream's credentials",
             rule="vcs.credentials",
         )
-    if not NOT_THERE.search(said):
+    if not (NO_REPOSITORY if GIT_FAILED.search(said) else NOT_THERE).search(said):
         raise UpstreamFailed(f"version control failed: {_reason(said, scratch)}", rule="vcs.failed")
 
 

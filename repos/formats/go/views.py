@@ -39,6 +39,14 @@ def get_file(call: Call) -> HttpResponseBase:
     return serve.get(call, cached_only=_cached_only(call))
 
 
+def get_supported(call: Call) -> HttpResponseBase:
+    """Whether a checksum database can be asked by way of us: one that an upstream is; of others the upstreams know."""
+    name = parse.parse_request(call.path).name
+    if any(source.folder == f"sumdb/{name}" for repo in call.readable for source in repo.upstreams):
+        return serve.body(call, b"", TEXT)
+    return get_file(call)
+
+
 def get_list(call: Call) -> HttpResponseBase:
     parse.parse_request(call.path)
     return serve.document(call, TEXT, cached_only=_cached_only(call))
@@ -204,6 +212,7 @@ ROUTES = [
     route("GET", rf"{MODULE}/@v/list", "read", get_list),
     route("GET", rf"{MODULE}/@latest", "read", get_latest),
     route("GET", rf"{MODULE}/@v/.+\.(?:info|mod|zip)", "read", get_file),
+    route("GET", r"sumdb/.+/supported", "read", get_supported),
     route("GET", r"sumdb/.+", "read", get_file),
     route("PUT", rf"{MODULE}/@v/[^/]+\.zip", "write", put_zip),
     route("PUT", rf"{MODULE}/@v/[^/]+\.mod", "write", put_mod),
