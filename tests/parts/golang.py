@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -58,8 +59,9 @@ def _output(*command: str) -> str:
 class Client:
     """A developer with an empty module cache."""
 
-    def __init__(self, home: Path, **settings: str):
+    def __init__(self, home: Path, *, prefix: Sequence[str] = (), **settings: str):
         self.home = home
+        self.prefix = prefix
         self.work = home / "work"
         self.work.mkdir(parents=True)
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("GO", "ENTREPOT_"))}
@@ -96,8 +98,9 @@ class Client:
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [program(), *arguments], cwd=self.work, env=self.environment, capture_output=True, text=True, timeout=1500
-        )
+            [*self.prefix, program(), *arguments],
+            cwd=self.work, env=self.environment, capture_output=True, text=True, timeout=1500,
+        )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(f"go {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"[-4000:])
         return done

@@ -1,0 +1,67 @@
+"""Another version of Go itself, fetched through the registry as `GOTOOLCHAIN` has it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.parts import golang
+from tests.parts.golang import Client
+
+pytestmark = pytest.mark.network
+
+LARGEST_GROWTH = 64 << 20
+"""Bytes that checking a zip of 70 MB may add to the most memory that a process has had."""
+
+
+@pytest.fixture(scope="module")
+def registry(server, relay):
+    here = server()
+    here.apply(
+        {
+            "repositories": [
+                {"key": "public", "format": "go", "kind": "remote", "upstreams": [{"url": relay.url}]},
+                {"key": "all", "format": "go", "kind": "virtual", "members": ["go-local", "public"]},
+            ],
+            "grants": [{"role": "reader", "anonymous": True, "repositories": ["*"]}],
+        }
+    )
+    return here
+
+
+def another(tmp_path: Path) -> str:
+    """A version for this machine that its own upstream has, and that is not the one installed."""
+    client = Client(tmp_path / "looking", GOPROXY=golang.upstream())
+    platform = "-".join(client.run("env", "GOOS", "GOARCH").stdout.split())
+    mine = client.run("env", "GOVERSION").stdout.strip()
+    listed = client.run("list", "-m", "-versions", "golang.org/toolchain").stdout.split()
+    found = re.findall(rf"v0\.0\.1-(go1\.2[45]\.\d+)\.{platform}(?= |$)", " ".join(listed))
+    return next(version for version in reversed(found) if version != mine)
+
+
+def peaks(group: int) -> dict[str, int]:
+    """The most memory that each process of a group has had, in bytes."""
+    found = {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            stat = (status.parent / "stat").read_text().rpartition(")")[2].split()
+            peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        except OSError:
+            continue
+        if int(stat[2]) == group and peak:
+            found[status.parent.name] = int(peak[1]) << 10
+    return found
+
+
+def test_a_toolchain_is_fetched_verified_and_run(registry, relay, tmp_path):
+    version = another(tmp_path)
+    before = peaks(registry.process_group)
+    client = Client(tmp_path / "one", GOPROXY=f"{registry.url}/go/all", GOTOOLCHAIN=version, GOSUMDB="sum.golang.org")
+    assert client.run("version").stdout.split()[2] == version
+    assert [path for path in relay.seen if "/lookup/golang.org/toolchain@" in path], "verified by the checksum database"
+    assert sum(count for path, count in relay.seen.items() if path.endswith(".zip")) == 1
+    after = peaks(registry.process_group)
+    assert all(after[pid] - before[pid] < LARGEST_GROWTH for pid in after.keys() & before.keys()), (before, after)
+    client.discard()
