@@ -125,7 +125,8 @@ def test_commits_give_what_git_itself_gives(git, ways):
 @pytest.mark.parametrize(
     "arguments",
     [("-versions", LIB), ("-versions", "-retracted", LIB), ("-u", LIB), ("-u", "-retracted", "all"),
-     ("-retracted", f"{LIB}@v1.3.0"), (f"{LIB}/v2@latest",), (f"{LIB}/sub@latest",), (f"{OLD}@latest",), (f"{OLD}@v2",), (f"{OLD}@v3.1.0+incompatible",),
+     ("-retracted", f"{LIB}@v1.3.0"), (f"{LIB}/v2@latest",),
+     (f"{LIB}/sub@latest",), (f"{OLD}@latest",), (f"{OLD}@v2",), (f"{OLD}@v3.1.0+incompatible",),
      ("-versions", OLD), (f"{HOST}/team/untagged@latest",), ("-versions", f"{HOST}/team/untagged")],
     ids=" ".join,
 )  # fmt: skip
