@@ -59,7 +59,9 @@ def test_a_toolchain_is_fetched_verified_and_run(registry, relay, tmp_path):
     version = another(tmp_path)
     before = peaks(registry.process_group)
     client = Client(tmp_path / "one", GOPROXY=f"{registry.url}/go/all", GOTOOLCHAIN=version, GOSUMDB="sum.golang.org")
-    assert client.run("version").stdout.split()[2] == version
+    done = client.run("version")
+    assert done.stdout.split()[2] == version
+    assert f"go: downloading {version} (" in done.stderr
     assert [path for path in relay.seen if "/lookup/golang.org/toolchain@" in path], "verified by the checksum database"
     assert sum(count for path, count in relay.seen.items() if path.endswith(".zip")) == 1
     after = peaks(registry.process_group)

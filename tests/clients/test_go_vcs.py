@@ -68,7 +68,9 @@ def developer(registry, home: Path) -> Client:
 
 def test_a_private_module_in_git_is_required_next_to_public_ones(registry, relay, git, tmp_path):
     one = developer(registry, tmp_path / "one")
-    one.run("get", f"{HOST}/team/lib/v2@latest", "github.com/google/uuid@v1.6.0")
+    said = one.run("get", f"{HOST}/team/lib/v2@latest", "github.com/google/uuid@v1.6.0").stderr
+    for line in (f"go: downloading {HOST}/team/lib/v2 v2.1.0", f"go: added {HOST}/team/lib/v2 v2.1.0"):
+        assert line in said
     said = one.run("run", ".").stderr
     assert "the private library" in said
     assert "all modules verified" in one.run("mod", "verify").stdout
