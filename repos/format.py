@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 class Wanted:
     """What one line of a text asks to be there. `digest`: what the last of `paths` must have, by `Format.locked_digest`.
 
-    `asked`: a document that tells what is wanted (`Format.named_in`); `merged`: each repository has a part of it.
+    `asked`: documents of which the first that is there tells what is wanted (`Format.named_in`); `merged`: each repository may
+    have a part of them.
     """
 
     name: str
     paths: tuple[str, ...] = ()
     digest: str = ""
-    asked: str = ""
+    asked: tuple[str, ...] = ()
     merged: bool = False
 
 
@@ -136,7 +137,7 @@ class Format:
             yield Wanted(path, (path,))
 
     def named_in(self, path: str, documents: list[bytes]) -> tuple[str, ...]:
-        """The paths that the documents at `path`, one of each repository that has one, lead to."""
+        """The paths that the documents at `path`, one of each repository that has one, lead to; none where they name nothing."""
         raise NotImplementedError
 
     def locked_digest(self, path: str, sha256: str) -> str:

@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from problems import Malformed, Problem, TooLarge, UpstreamFailed, absent
+from problems import Malformed, NotFound, Problem, TooLarge, UpstreamFailed, absent
 from repos import jobs, resolve, serve
 from repos.ahead import several
 from repos.call import Query
@@ -103,9 +103,15 @@ class _Asker:
         return found.outcome() if isinstance(found, Fill) else found
 
     def _named_in(self, wanted: Wanted) -> tuple[str, ...]:
-        query = self._at(wanted.asked)
-        documents = serve.parts(query)[0] if wanted.merged else [serve.read_document(resolve.find(query))]
-        return query.repo.format.named_in(wanted.asked, documents)
+        for path in wanted.asked:
+            query = self._at(path)
+            try:
+                documents = serve.parts(query)[0] if wanted.merged else [serve.read_document(resolve.find(query))]
+            except NotFound:
+                continue
+            if paths := query.repo.format.named_in(path, documents):
+                return paths
+        raise absent(wanted.name)
 
     def _at(self, path: str) -> Query:
         """The door that a request comes in by (`repos.gate`), for a job."""

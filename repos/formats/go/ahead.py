@@ -32,8 +32,10 @@ def _wanted(line: str) -> Wanted:
     if parse.is_canonical_version(version):
         return Wanted(line, _files(module, version))
     latest = version == "latest"
-    asked = f"{parse.escape_path(module)}/@latest" if latest else index.info_path(module, version)
-    parse.parse_request(asked)
+    at = parse.escape_path(module)
+    asked = (f"{at}/@v/list", f"{at}/@latest") if latest else (index.info_path(module, version),)
+    for path in asked:
+        parse.parse_request(path)
     return Wanted(line, asked=asked, merged=latest)
 
 
@@ -49,9 +51,13 @@ def _of_go_sum(module: str, version: str, digest: str) -> Wanted:
 
 
 def named_in(path: str, documents: list[bytes]) -> tuple[str, ...]:
-    """The files of the version that an .info or @latest tells of; of several the newest."""
-    module = parse.parse_request(path).module
-    return _files(module, parse.latest_of(parse.parse_info(document)[0] for document in documents))
+    """The files of the version that an .info or @latest tells of; of several, and of a list, the newest as `go` sees it."""
+    request = parse.parse_request(path)
+    if request.kind == "list":
+        versions = index.versions_in(index.merged_list(documents))
+    else:
+        versions = [parse.parse_info(document)[0] for document in documents]
+    return _files(request.module, parse.latest_of(versions)) if versions else ()
 
 
 def h1(path: str, sha256: str) -> str:
