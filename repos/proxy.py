@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import logging
 import threading
 import time
@@ -40,7 +41,7 @@ from problems import (
     UpstreamTimeout,
     absent,
 )
-from repos import circuit, database, leases, publish, rows, upstream, waiting
+from repos import circuit, database, jobs, leases, publish, rows, upstream, waiting
 from repos.blobs import CHUNK, Incoming
 from repos.blobs.stores import store
 from repos.catalogue import Repo, Upstream
@@ -85,6 +86,18 @@ def get(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cach
         return replace(asset, stale=True)
 
 
+def start(repo: Repo, path: str, *, anew: bool = False) -> Fill:
+    """The fetch of `path` into a remote, for those who need not wait for it. `anew`: though what is cached is fresh still.
+
+    Raises what `get` raises before the upstream is asked.
+    """
+    check_allowed(repo, path)
+    if repo.offline:
+        raise Unavailable(f"{repo.key} is set offline", rule="repository.offline")
+    known = rows.look([repo], path)
+    return _join(repo, path, known.assets.get(repo.id), known.fresh.get(repo.id), anew=anew)
+
+
 def check_allowed(repo: Repo, path: str) -> None:
     """Whether the repository's patterns let its upstream be asked for `path`."""
     package = repo.format.package(path)
@@ -118,9 +131,10 @@ def _cached_offline(repo: Repo, path: str, asset: Found | None) -> Found:
 class Fill:
     """One fetch from an upstream, run by a thread of its own, and all who wait for it in this process."""
 
-    def __init__(self, repo: Repo, path: str, asset: Found | None, fresh: Fresh | None):
+    def __init__(self, repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, anew: bool):
         self.repo, self.path = repo, path
         self.asset, self.fresh = asset, fresh
+        self._known_at = fresh.checked_at if fresh is not None and anew else None  # what was said by then is not enough
         self.size = 0
         self.sha256 = ""
         self._changed = threading.Condition()
@@ -133,6 +147,16 @@ class Fill:
     @property
     def ended(self) -> bool:
         return self._found is not None or self._problem is not None
+
+    @property
+    def progress(self) -> int:
+        """Bytes that have come."""
+        return self._progress
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end, but not longer; whether it has come."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.ended, seconds)
 
     def first_answer(self, *, patient: bool = True) -> Found | Fill:
         """The asset when it is here, or this Fill as soon as its bytes may be read along. Raises the fetch's problem.
@@ -221,7 +245,9 @@ class Fill:
         try:
             resting = circuit.resting(self.repo.upstreams)
             database.release()  # an upstream may be slow, and connections are few
-            with leases.kept_alive(fence, lambda: self._heard_in(leases.RENEWED)):
+            key = hashlib.sha256(self.repo.format.path_key(self.path).encode()).hexdigest()
+            lasting = jobs.outliving("fetch", {"path": self.path}, repository=self.repo, key=f"fetch {self.repo.id} {key}")
+            with leases.kept_alive(fence, lambda: self._heard_in(leases.RENEWED)), lasting:
                 return self._ask_upstreams(fence, resting)
         except Unavailable:
             if (meanwhile := self._look()) is not None:  # the lease was lost to a process that has recorded it
@@ -255,6 +281,8 @@ class Fill:
         known = rows.look([self.repo], self.path)
         self.asset, self.fresh = known.assets.get(self.repo.id), known.fresh.get(self.repo.id)
         if not _is_fresh(self.repo, self.path, self.asset, self.fresh):
+            return None
+        if self._known_at is not None and self.fresh is not None and self.fresh.checked_at <= self._known_at:
             return None
         return _cached(self.path, self.asset, self.fresh, cached_only=False)
 
@@ -411,13 +439,13 @@ _fills: dict[tuple[int, str], Fill] = {}
 _fills_lock = threading.Lock()
 
 
-def _join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None) -> Fill:
+def _join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, anew: bool = False) -> Fill:
     """The fetch of `path` that is under way in this process, or a new one."""
     place = (repo.id, repo.format.path_key(path))
     with _fills_lock:
         fill = _fills.get(place)
         if fill is None:
-            fill = _fills[place] = Fill(repo, path, asset, fresh)
+            fill = _fills[place] = Fill(repo, path, asset, fresh, anew=anew)
             threading.Thread(target=fill.run, name=f"fill {repo.key}", daemon=True).start()
     return fill
 
