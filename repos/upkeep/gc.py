@@ -19,7 +19,7 @@ from django.db.models import Exists, OuterRef
 from repos import database, publish
 from repos.blobs.stores import store
 from repos.catalogue import duration, load_one
-from repos.models import Aside, Asset, Blob, Change, Freshness, Lease, Repository
+from repos.models import Aside, Asset, Blob, Change, Freshness, Lease, Repository, Rest
 from repos.upkeep import fsck, kept_for
 
 GRACE = timedelta(hours=1)
@@ -49,6 +49,7 @@ def sweep(*, grace: timedelta = GRACE, stray: timedelta = STRAY, dry_run: bool =
         Aside.objects.filter(expires_at__lt=database.now()).delete()
         Lease.objects.filter(expires_at__lt=database.now() - grace).delete()
         Freshness.objects.filter(missing=True, expires_at__lt=database.now()).delete()
+        Rest.objects.filter(until__lt=database.now()).delete()
         _finish_marked()
     for blobs in _batches(grace):
         if dry_run or _mark(blobs, grace):
