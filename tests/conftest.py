@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and a data folder of its own, but for a node `beside`."""
+    """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and data of its own, but a node `beside`."""
     started: list[Server] = []
 
     def start(beside: Server | None = None, **environment: str) -> Server:
