@@ -25,7 +25,7 @@ CUTS = 20
 
 @pytest.fixture(scope="module")
 def world(server):
-    here = server()
+    here = server(ENTREPOT_WORKERS="1")  # so that the whole body is seen where the cut one before it was
     yield here
     assert here.manage("fsck", "--scrub", "--grace", "0").stdout.strip() == "clean"
 
