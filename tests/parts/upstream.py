@@ -170,6 +170,14 @@ class Upstream:
         return Upstream.wire(lambda: (sent[:start], *(sent[n : n + 1] for n in range(start, len(sent)))), pause=1)
 
     @staticmethod
+    def asked_again(ask: Callable[[], Any]) -> None:
+        """Wait until a server of one process, which may have left the upstream alone for its failures, asks it again."""
+        deadline = time.monotonic() + 60
+        while "upstream.out" in (reason := ask().reason) or "upstream.rest" in reason:
+            assert time.monotonic() < deadline, reason
+            time.sleep(0.05)
+
+    @staticmethod
     def incomplete(ask: Callable[[], Any]) -> bool:
         """Whether the answer was a failure, or was never completed."""
         try:
