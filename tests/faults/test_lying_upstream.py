@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import hashlib
 import random
+import select
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ import pytest
 
 from repos.blobs import CHUNK
 from tests.gomodules import make_zip
-from tests.parts.lanes import Lane, failed, open_lanes
+from tests.parts.lanes import ADMIN, Lane, failed, open_lanes
 from tests.parts.upstream import Handler, Upstream, head, in_chunks
 
 MEBIBYTE = 1 << 20
@@ -151,6 +152,36 @@ def test_what_comes_after_the_stated_length_is_no_part_of_the_file_nor_of_the_ne
     assert other_is_served(lane)
 
 
+CODINGS = [
+    "xchunked",
+    "chunked;q=1",
+    "chunked, identity",
+    "chunked, gzip",
+    "identity;chunked",
+    "not-chunked",
+    "gzip, chunked",
+    "gzip",
+]
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_transfer_coding_that_is_not_known_frames_nothing(lane, nothing_kept, coding):
+    """What is not in chunks ends with the connection, so that half of it looks like the whole; nor are others undone."""
+    for sent in (BODY[:1000], in_chunks(BODY, 1000), in_chunks(gzip.compress(BODY), 1000)):
+        lane.upstream.routes["/files/wanted"] = Upstream.wire(head(f"Transfer-Encoding: {coding}") + sent)
+        assert failed(lane.get("raw", "files/wanted"))
+    lane.upstream.routes["/files/nothing"] = 404
+    assert lane.get("raw", "files/nothing").status == 404
+
+
+@pytest.mark.parametrize("sent", ["0", "0000", "00000", "0000\r", "0;x"])
+def test_a_cut_in_a_chunks_size_is_not_the_last_chunk(lane, nothing_kept, sent):
+    """Some pad the sizes with zeros, so that the first of its digits look like the size of the last chunk."""
+    whole = b"%08x\r\n%s\r\n" % (1000, BODY[:1000])
+    lane.upstream.routes["/files/wanted"] = Upstream.wire(head("Transfer-Encoding: chunked") + whole + sent.encode())
+    assert failed(lane.get("raw", "files/wanted"))
+
+
 # Digests
 
 SIZES = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1, 5 * CHUNK + 7]
@@ -216,6 +247,15 @@ def test_a_digest_of_an_encoded_body_may_be_of_either_form(lane, name, stated):
     assert answer.headers["X-Checksum-Sha256"] == sha256(BODY)
 
 
+@pytest.mark.parametrize("name", ["X-Checksum-Sha256", "Repr-Digest"])
+def test_an_encoded_body_must_have_its_stated_digest_in_one_form_or_the_other(lane, nothing_kept, name):
+    encoded = gzip.compress(BODY)
+    lane.upstream.routes["/files/wanted"] = Upstream.wire(
+        head(f"Content-Length: {len(encoded)}", "Content-Encoding: gzip", DIGESTS[name](b"what it should be")) + encoded
+    )
+    assert failed(lane.get("raw", "files/wanted"))
+
+
 @pytest.mark.parametrize("value", ["", "abc", "0" * 63, "z" * 64, "sha-256=::", "sha-256=:AAAA:", "sha-256", "=", ",,,"])
 def test_a_digest_that_is_none_proves_nothing_and_hurts_nobody(lane, value):
     start = head(f"Content-Length: {len(BODY)}", f"X-Checksum-Sha256: {value}", f"Repr-Digest: {value}")
@@ -269,6 +309,34 @@ def test_no_encoding_by_any_name_is_none(lane, encoding):
     lane.upstream.routes["/files/wanted"] = lambda handler: handler.answer(200, BODY, {"Content-Encoding": encoding})
     answer = lane.get("raw", "files/wanted")
     assert answer is not None and (answer.status, answer.body) == (200, BODY)
+
+
+def bomb(size: int) -> bytes:
+    """`size` bytes of zeros, a whole number of mebibytes, as a small gzip file."""
+    zeros = bytes(MEBIBYTE)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    block = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
+    checksum = 0
+    for _ in range(size // MEBIBYTE):
+        checksum = zlib.crc32(zeros, checksum)
+    start = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+    return start + block * (size // MEBIBYTE) + b"\x03\0" + checksum.to_bytes(4, "little") + size.to_bytes(4, "little")
+
+
+def test_a_bomb_fills_no_memory_and_ends_at_the_formats_limit(world, lane):
+    """A gibibyte out of a megabyte: a module may have 500 MiB, a plain file be of any size."""
+    packed = bomb(1024 * MEBIBYTE)
+    before, memory = world.counts(), world.memory_peak()
+    lane.upstream.default = Upstream.wire(head("Content-Encoding: gzip", f"Content-Length: {len(packed)}") + packed)
+    answer = lane.get("go", path_of("go"))
+    assert answer is not None and answer.status == 502
+    assert world.counts() == before
+    connection = world.connect()
+    with contextlib.closing(connection):
+        connection.request("GET", f"/raw/{lane.key}-raw/bomb", headers=world.authorization(ADMIN))
+        file = connection.getresponse()
+        assert file.status == 200 and file.length == 1024 * MEBIBYTE, "it is what the upstream has"
+    assert world.memory_peak() - memory < 64 * MEBIBYTE
 
 
 # Statuses
@@ -372,6 +440,31 @@ def test_a_head_without_end_is_refused_and_fills_no_memory(world, lane, nothing_
     assert world.memory_peak() - memory < 32 * MEBIBYTE
 
 
+def test_trailers_without_end_fill_no_memory(world, lane):
+    """The body is whole before them: it may be taken or refused."""
+    memory = world.memory_peak()
+    for number, trailers in enumerate((lines(100, b"a" * MEBIBYTE), lines(1600, b"X-A: " + b"a" * 62_000 + b"\r\n"))):
+        start = head("Transfer-Encoding: chunked") + in_chunks(BODY)[:-2]
+        lane.upstream.routes[f"/files/{number}"] = Upstream.wire(lambda start=start, trailers=trailers: (start, *trailers))
+        answer = lane.get("raw", f"files/{number}")
+        assert failed(answer) or (answer is not None and answer.body == BODY)
+    assert world.memory_peak() - memory < 32 * MEBIBYTE
+
+
+def test_early_hints_are_no_answer_and_leave_none_for_the_next_question(lane):
+    """The answer proper comes when somebody else has the connection, if anybody is given it."""
+
+    def hint_and_wait(handler: Handler) -> None:
+        handler.wfile.write(head("Link: </style.css>", status="103 Early Hints"))
+        select.select([handler.connection], [], [], 1)
+        handler.answer(200, BODY)
+
+    lane.upstream.routes["/files/hinted"] = hint_and_wait
+    answer = lane.get("raw", "files/hinted")
+    assert failed(answer) or (answer is not None and answer.body == BODY)
+    assert other_is_served(lane)
+
+
 def test_a_hundred_continue_before_the_answer_is_passed_over(lane):
     lane.upstream.routes["/files/wanted"] = Upstream.wire(
         head(status="100 Continue") * 3 + head(f"Content-Length: {len(BODY)}") + BODY
@@ -397,6 +490,9 @@ REDIRECTS = {
     "to a port that is none": lambda up: {"/start": up.redirect("http://127.0.0.1:99999/evil")},
     "to a port of words": lambda up: {"/start": up.redirect("http://127.0.0.1:http/evil")},
     "with a control character": lambda up: {"/start": up.redirect("/evil\x01")},
+    "with two Locations": lambda up: {
+        "/start": up.wire(head("Location: /evil", "Location: /worse", "Content-Length: 0", status="302 Found"))
+    },
     "of another kind": lambda up: {"/start": up.redirect("/evil", 305)},
 }
 
@@ -409,6 +505,15 @@ def test_a_redirect_that_leads_nowhere_good_is_the_upstreams_failure(lane, nothi
         assert answer is not None and answer.status == 502
     assert lane.upstream.hits("/evil") == 0
     assert len(lane.upstream.seen) <= 2 * 6, "it was not followed for long"
+
+
+def test_a_redirect_that_was_cut_is_not_followed_to_what_is_left_of_it(lane, nothing_kept):
+    lane.upstream.routes |= {
+        "/files/12": b"evil",
+        "/start": Upstream.wire(head("Content-Length: 0", "Location: /files/1234", status="302 Found")[:-6]),
+    }
+    assert failed(lane.get("raw", "start"))
+    assert lane.upstream.hits("/files/12") == 0
 
 
 def test_redirects_within_the_upstream_are_followed(lane):
