@@ -45,10 +45,12 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def __init__(self, *arguments: Any) -> None:
+        self.connections = 0
         self._open: set[socket.socket] = set()
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
         self._open.add(request)
         super().process_request(request, client_address)
 
@@ -97,6 +99,11 @@ class Upstream:
             yield
         finally:
             self._start(self.port)
+
+    @property
+    def connections(self) -> int:
+        """How many have come since it was started last."""
+        return self._server.connections
 
     def hits(self, path: str) -> int:
         return sum(seen == path for seen, _ in self.seen)
