@@ -340,9 +340,11 @@ class Fill:
         form = self.repo.format
         with store().receive(form.largest, form.digests) as incoming:
             self._let_others_read(answer, incoming, expected)
-            self._take(answer, incoming)
-            with self._changed:
-                self._incoming = None  # its file is about to move: who comes now waits for the end
+            try:
+                self._take(answer, incoming)
+            finally:
+                with self._changed:
+                    self._incoming = None  # its file is about to move or to go: who comes now waits for the end
             if answer.length is not None and incoming.size != answer.length:
                 raise UpstreamFailed("the upstream's body has another length than its head says", rule="upstream.framing")
             if expected and incoming.sha256 != expected:
