@@ -16,10 +16,10 @@ EPILOG = """
 Figures are the median of the rounds, with the lowest and the highest. `N x NAME` is requests a second divided by those of NAME,
 round by round.
 
-A peer is given by the URL below which its modules are: --peer goproxy=http://127.0.0.1:8081. It must answer what the module proxy
-of this machine answers, or it is not measured. Many Go module proxies ask their upstream for each @v/list and @latest: let them
-have the upstream that Entrepot has in the run (--upstream-port 8099, and the peer's upstream http://127.0.0.1:8099), so that no load
-reaches a real registry.
+A peer is given by the URL below which its modules are: --peer goproxy=http://127.0.0.1:8081. It must answer what the module
+proxy of this machine answers, or nothing is measured. Many Go module proxies ask their upstream for each @v/list and @latest: let
+them have the upstream that Entrepot has in the run (--upstream-port 8099, and as the peer's upstream http://127.0.0.1:8099), so
+that no load reaches a real registry.
 """
 
 
@@ -67,8 +67,12 @@ def _add_upstream(one: argparse.ArgumentParser) -> None:
 
 
 def _add_common(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--database", action="append", metavar="DATABASE",
-                     help="sqlite (the default), postgres (a private one is started), or the URL of an empty database; may be repeated")  # fmt: skip
+    one.add_argument(
+        "--database",
+        action="append",
+        metavar="DATABASE",
+        help="sqlite (the default), postgres (a private one is started), or the URL of an empty one; may be repeated",
+    )
     one.add_argument("--rounds", type=int, default=5, help="(default %(default)s)")
     one.add_argument("--seconds", type=int, default=3, help="of each measurement (default %(default)s)")
     one.add_argument("--json", type=Path, metavar="FILE", help="write the figures of every round to this file")
