@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import load, machine, rates
+from bench import crowd, load, machine, rates
 from bench.targets import peer
 
 EPILOG = """
@@ -46,17 +46,32 @@ def parser() -> argparse.ArgumentParser:
         prog="./dev bench", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     scenarios = parser.add_subparsers(required=True, metavar="SCENARIO")
-    for name, run in {"go": rates.go, "files": rates.files}.items():
+    for name, run in {
+        "go": rates.go,
+        "files": rates.files,
+        "black-hole": crowd.black_hole,
+        "slow-clients": crowd.slow_clients,
+    }.items():
         one = scenarios.add_parser(name, help=run.__doc__, description=run.__doc__)
         one.set_defaults(scenario=run, name=name)
         _add_common(one)
-        one.add_argument("--peer", action="append", type=peer, default=[], metavar="NAME=URL", help="measure this too")
-        one.add_argument("--nginx", action="store_true", help="measure nginx too, with the same content as static files")
-        one.add_argument("--clone", type=Path, metavar="FOLDER", help="measure the code of another clone of Entrepot too")
-        one.add_argument("--only", default="", metavar="TEXT", help="only what has TEXT in its name")
-        one.add_argument("--connections", type=int, default=16, help="that each is asked by (default %(default)s)")
+    for name in ("go", "files"):
+        _add_others(scenarios.choices[name])
     _add_upstream(scenarios.choices["go"])
+    for name in ("black-hole", "slow-clients"):
+        scenarios.choices[name].add_argument("--rate", type=int, default=100, help="requests a second (default %(default)s)")
+    scenarios.choices["black-hole"].add_argument("--clients", type=int, default=100, help="(default %(default)s)")
+    scenarios.choices["slow-clients"].add_argument("--downloads", type=int, default=100, help="(default %(default)s)")
+    scenarios.choices["slow-clients"].add_argument("--uploads", type=int, default=40, help="(default %(default)s)")
     return parser
+
+
+def _add_others(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--peer", action="append", type=peer, default=[], metavar="NAME=URL", help="measure this too")
+    one.add_argument("--nginx", action="store_true", help="measure nginx too, with the same content as static files")
+    one.add_argument("--clone", type=Path, metavar="FOLDER", help="measure the code of another clone of Entrepot too")
+    one.add_argument("--only", default="", metavar="TEXT", help="only what has TEXT in its name")
+    one.add_argument("--connections", type=int, default=16, help="that each is asked by (default %(default)s)")
 
 
 def _add_upstream(one: argparse.ArgumentParser) -> None:

@@ -42,7 +42,7 @@ def go(options: Any, folder: Path, facts: dict[str, str]) -> list[dict]:
         with contextlib.ExitStack() as stack:
             through = {"remote": "go/bench-remote", "virtual": "go/bench"}
             ours = [one for _, one in _ours(options, folder, facts, document, through, stack)]
-            return _measured(corpus.GO, ours, content, options, folder, stack)
+            return _measured(corpus.GO, ours, content, options, folder, facts, stack)
     finally:
         upstream.stop()
 
@@ -59,7 +59,7 @@ def files(options: Any, folder: Path, facts: dict[str, str]) -> list[dict]:
                 status = server.request("PUT", f"/raw/bench-files/{name}", body, user=targets.ADMIN).status
                 if status not in (200, 201):
                     raise RuntimeError(f"{one.name} answers {status} to the PUT of {name}")
-        return _measured(corpus.FILES, ours, content, options, folder, stack)
+        return _measured(corpus.FILES, ours, content, options, folder, facts, stack)
 
 
 def _ours(
@@ -86,12 +86,13 @@ def _measured(
     content: Mapping[str, bytes],
     options: Any,
     folder: Path,
+    facts: dict[str, str],
     stack: contextlib.ExitStack,
 ) -> list[dict]:
     kinds = [kind for kind in kinds if options.only in kind.name]
     others = list(options.peer)
     if options.nginx:
-        others.append(stack.enter_context(targets.nginx(folder / "nginx", content)))
+        others.append(stack.enter_context(targets.nginx(folder / "nginx", content, facts)))
     names = tuple(other.name for other in others)
     everybody = [replace(one, beside=one.beside + names) for one in ours] + others
     targets.check(everybody, kinds, content)

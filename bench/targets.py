@@ -99,11 +99,12 @@ def postgres_version(url: str) -> str:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, files: Mapping[str, bytes]) -> Iterator[Target]:
+def nginx(folder: Path, files: Mapping[str, bytes], facts: dict[str, str]) -> Iterator[Target]:
     """The same content as static files: how fast this machine is, and no registry's work done."""
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         raise FileNotFoundError("--nginx needs nginx (Debian: apt-get install nginx-light)")
+    facts["nginx"] = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr.rpartition("/")[2].strip()
     for path, content in files.items():
         file = folder / "files" / path
         file.parent.mkdir(parents=True, exist_ok=True)
