@@ -205,7 +205,7 @@ def _world(chosen: str, folder: Path, facts: dict[str, str], stack: contextlib.E
             {"key": "bench-files", "format": "raw", "kind": "local"},
         ]
     }
-    url = stack.enter_context(targets.database(chosen))
+    url, _ = stack.enter_context(targets.database(chosen))
     if url:
         facts["PostgreSQL"] = targets.postgres_version(url)
     server, headers = stack.enter_context(targets.entrepot(folder, url, document))

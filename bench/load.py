@@ -28,12 +28,16 @@ ANSWERED_WITHIN = 5
 
 @dataclass(frozen=True)
 class Sample:
-    """What one run came to: requests a second, latencies in milliseconds, and how many requests failed or were given up."""
+    """What one run came to: requests a second, latencies in milliseconds, and how many requests failed or were given up.
+
+    `cost`: microseconds of a processor that the server, and its database, took for each; 0 where that is not known.
+    """
 
     rate: float
     p50: float
     p99: float
     failed: int
+    cost: float = 0.0
 
 
 def check_wrk() -> None:

@@ -70,14 +70,15 @@ def _ours(
     for chosen in options.database:
         kind = chosen.partition(":")[0]
         for prefix, clone in clones.items():
-            url = stack.enter_context(targets.database(chosen))
+            url, database = stack.enter_context(targets.database(chosen))
             if url:
                 facts["PostgreSQL"] = targets.postgres_version(url)
             data = folder / f"{prefix.strip()}{len(facts)}{kind}"
             server, headers = stack.enter_context(targets.entrepot(data, url, document, clone))
             for way, base in through.items():
                 beside = (f"other {kind} {way}",) if options.clone and not prefix else ()
-                yield server, Target(f"{prefix}{kind} {way}", f"{server.url}/{base}", headers, beside)
+                processes = (server.process_group, *database)
+                yield server, Target(f"{prefix}{kind} {way}", f"{server.url}/{base}", headers, beside, processes)
 
 
 def _measured(
@@ -104,15 +105,15 @@ def _compared(kind: Kind, everybody: Sequence[Target], options: Any) -> list[dic
     samples: dict[str, list[Sample]] = {target.name: [] for target in everybody}
     for n in range(options.rounds):
         for target in everybody[:: -1 if n % 2 else 1]:  # nobody is always the first, nor always after the same one
-            sample = load.full(target, kind.paths, options.seconds, options.connections)
+            sample = _sample(target, kind, options)
             if sample.failed:
                 raise RuntimeError(f"{target.name}: {sample.failed} requests for {kind.name} failed")
             samples[target.name].append(sample)
-    print(f"\n{kind.name:24} {'requests/s':>24} {'p50 ms':>22} {'p99 ms':>22}")
+    print(f"\n{kind.name:24} {'requests/s':>24} {'p50 ms':>20} {'p99 ms':>22} {'processor us':>20}")
     for target in everybody:
         mine = samples[target.name]
-        rate, p50, p99 = (spread([getattr(sample, name) for sample in mine], form) for name, form in FORMS.items())
-        print(f"  {target.name:22} {rate:>24} {p50:>22} {p99:>22}")
+        rate, p50, p99, cost = (spread([getattr(sample, name) for sample in mine], form) for name, form in FORMS.items())
+        print(f"  {target.name:22} {rate:>24} {p50:>20} {p99:>22} {cost if target.processes else '':>20}")
         for name in target.beside:
             ratios = [a.rate / b.rate for a, b in zip(mine, samples[name], strict=True)]
             print(f"  {'':22} {spread(ratios, '.3g') + ' x ' + name:>24}", flush=True)
@@ -122,7 +123,14 @@ def _compared(kind: Kind, everybody: Sequence[Target], options: Any) -> list[dic
     ]
 
 
-FORMS = {"rate": ",.0f", "p50": ".1f", "p99": ".1f"}
+def _sample(target: Target, kind: Kind, options: Any) -> Sample:
+    before = target.processor_seconds()
+    sample = load.full(target, kind.paths, options.seconds, options.connections)
+    used = target.processor_seconds() - before
+    return replace(sample, cost=used / (sample.rate * options.seconds) * 1e6 if sample.rate else 0.0)
+
+
+FORMS = {"rate": ",.0f", "p50": ".1f", "p99": ".1f", "cost": ",.0f"}
 
 
 def spread(values: Iterable[float], form: str) -> str:

@@ -27,17 +27,22 @@ READER = "reader"
 
 @dataclass(frozen=True)
 class Target:
-    """One that is measured. `beside`: the names of those to whom it is compared."""
+    """One that is measured. `beside`: the names of those to whom it is compared; `processes`: the first of its own, if known."""
 
     name: str
     base: str
     headers: Mapping[str, str] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
+    processes: tuple[int, ...] = ()
 
     @property
     def path(self) -> str:
         """The path part of `base`."""
         return urlsplit(self.base).path
+
+    def processor_seconds(self) -> float:
+        """What its processes, and those that they started, have taken of the processors so far; 0 where none is known."""
+        return sum(_processor_seconds(self.processes))
 
 
 def peer(text: str) -> Target:
@@ -54,22 +59,38 @@ def basic(name: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
+def _processor_seconds(processes: tuple[int, ...]) -> Iterator[float]:
+    parents: dict[int, tuple[int, int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    for process, (parent, ticks) in parents.items():
+        above = {process}
+        while parent in parents:
+            above.add(parent)
+            parent = parents[parent][0]
+        if above & set(processes):
+            yield ticks / os.sysconf("SC_CLK_TCK")
+
+
 # Entrepot
 
 
 @contextlib.contextmanager
-def database(chosen: str) -> Iterator[str]:
-    """The URL of an empty database: `sqlite` (in the server's folder: an empty URL), `postgres` (a private one), or a URL."""
+def database(chosen: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The URL of an empty database, and its processes: `sqlite` (in the server's folder: an empty URL), `postgres` (a private
+    one), or a URL."""
     if chosen == "sqlite":
-        yield ""
+        yield "", ()
     elif chosen == "postgres":
         private = Postgres()
         try:
-            yield fresh_database(private.url)
+            yield fresh_database(private.url), (private.process,)
         finally:
             private.stop()
     else:
-        yield chosen
+        yield chosen, ()
 
 
 @contextlib.contextmanager
@@ -118,7 +139,7 @@ def nginx(folder: Path, files: Mapping[str, bytes], facts: dict[str, str]) -> It
     process = subprocess.Popen([program, "-p", str(folder), "-c", str(configuration), "-e", str(folder / "errors")])
     try:
         _wait_for(port, process)
-        yield Target("nginx", f"http://127.0.0.1:{port}")
+        yield Target("nginx", f"http://127.0.0.1:{port}", processes=(process.pid,))
     finally:
         process.terminate()
         process.wait(20)
