@@ -48,7 +48,7 @@ def upstream() -> Iterator[Callable[..., Upstream]]:
     started: list[Upstream] = []
 
     def start(tls: SSLContext | None = None) -> Upstream:
-        started.append(Upstream(tls))
+        started.append(Upstream(tls=tls))
         return started[-1]
 
     yield start

@@ -34,9 +34,10 @@ class Answer:
 
 
 class Server:
-    """One Entrepot. `start` waits until it is ready; `kill` is SIGKILL to all its processes."""
+    """One Entrepot, of the code at `root`. `start` waits until it is ready; `kill` is SIGKILL to all its processes."""
 
-    def __init__(self, data: Path, database_url: str, environment: dict[str, str] | None = None):
+    def __init__(self, data: Path, database_url: str, environment: dict[str, str] | None = None, root: Path = ROOT):
+        self.root = root
         self.data = data
         self.database_url = database_url
         self._given = environment or {}
@@ -61,7 +62,7 @@ class Server:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "manage.py", "serve"],
-                cwd=ROOT, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+                cwd=self.root, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -98,7 +99,7 @@ class Server:
         """Run a management command against this server's data."""
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
-            cwd=ROOT, env=self.environment, input=input, capture_output=True, text=True, timeout=120,
+            cwd=self.root, env=self.environment, input=input, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(f"manage.py {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")

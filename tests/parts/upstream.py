@@ -73,12 +73,12 @@ class Server(ThreadingHTTPServer):
 class Upstream:
     """`routes`: path -> bytes (200), a status, or a function of the handler; `default` for all others. `seen`: what was asked."""
 
-    def __init__(self, tls: SSLContext | None = None) -> None:
+    def __init__(self, port: int = 0, tls: SSLContext | None = None) -> None:
         self.routes: dict[str, Route] = {}
         self.default: Route = 404
         self.seen: list[tuple[str, dict[str, str]]] = []
         self._tls = tls
-        self._start(0)
+        self._start(port)
 
     def _start(self, port: int) -> None:
         self._server = Server(("127.0.0.1", port), type("H", (Handler,), {"upstream": self}))
