@@ -14,8 +14,7 @@ Who has a cached answer to fall back on waits no longer for a silent upstream th
 
 from __future__ import annotations
 
-import base64
-import binascii
+import contextlib
 import hashlib
 import logging
 import threading
@@ -33,8 +32,10 @@ from problems import (
     Conflict,
     Forbidden,
     Interrupted,
+    Malformed,
     Problem,
     StorageFull,
+    TooLarge,
     Unavailable,
     UpstreamFailed,
     UpstreamOut,
@@ -332,13 +333,13 @@ class Fill:
 
     def _receive(self, answer: Answer, fence: str) -> Found:
         """Take the body in, verify it and record it."""
-        expected = stated_sha256(answer)
+        expected = "" if answer.encoding else answer.stated_sha256
         if not answer.framed and not expected:
             raise UpstreamFailed(
                 "the upstream's answer has no length, so a cut cannot be told from its end", rule="upstream.framing"
             )
         form = self.repo.format
-        with store().receive(form.largest, form.digests) as incoming:
+        with store().receive(form.largest, form.digests) as incoming, _blamed_on_the_upstream():
             self._let_others_read(answer, incoming, expected)
             try:
                 self._take(answer, incoming)
@@ -349,20 +350,9 @@ class Fill:
                 raise UpstreamFailed("the upstream's body has another length than its head says", rule="upstream.framing")
             if expected and incoming.sha256 != expected:
                 raise UpstreamFailed("the upstream's bytes do not have the digest that it stated", rule="upstream.digest")
-            try:
-                described = form.describe(self.path, incoming.open, published=False)
-                new = New(self.path, Bytes.of(incoming), described)
-                publish.fill(self.repo, [new], self._freshness(answer, missing=False), fence)
-            except (Conflict, Forbidden) as error:
-                raise UpstreamFailed(
-                    f"the upstream changed what can never change: {error.detail}", rule="upstream.changed"
-                ) from error
-            except Problem as error:
-                if error.status in (400, 413):
-                    raise UpstreamFailed(
-                        f"the upstream sent what is malformed: {error.reason}", rule="upstream.malformed"
-                    ) from error
-                raise
+            described = form.describe(self.path, incoming.open, published=False)
+            new = New(self.path, Bytes.of(incoming), described)
+            publish.fill(self.repo, [new], self._freshness(answer, missing=False), fence)
         return self._recorded()
 
     def _take(self, answer: Answer, incoming: Incoming) -> None:
@@ -409,26 +399,15 @@ class Fill:
         )
 
 
-def stated_sha256(answer: Answer) -> str:
-    """The SHA-256 of the body as hex, where the head states it (RFC 9530 sections 2 and 3, or X-Checksum-Sha256).
-
-    Not of an encoded body: what is stated is of the bytes on the wire then, or of others.
-    """
-    if answer.encoding:
-        return ""
-    plain = answer.headers.get("x-checksum-sha256", "").strip().lower()
-    if len(plain) == 64 and all(character in "0123456789abcdef" for character in plain):
-        return plain
-    for member in (answer.headers.get("repr-digest", "") + "," + answer.headers.get("content-digest", "")).split(","):
-        name, _, value = member.strip().partition("=")
-        if name.lower() == "sha-256":
-            try:
-                digest = base64.b64decode(value.strip().strip(":"), validate=True)
-            except binascii.Error:
-                continue
-            if len(digest) == 32:
-                return digest.hex()
-    return ""
+@contextlib.contextmanager
+def _blamed_on_the_upstream() -> Iterator[None]:
+    """What is refused in a client's upload is a failure of the upstream in its own bytes."""
+    try:
+        yield
+    except (Conflict, Forbidden) as error:
+        raise UpstreamFailed(f"the upstream changed what can never change: {error.detail}", rule="upstream.changed") from error
+    except (Malformed, TooLarge) as error:
+        raise UpstreamFailed(f"the upstream sent what is malformed: {error.reason}", rule="upstream.malformed") from error
 
 
 def _header(answer: Answer, name: str, longest: int) -> str:
