@@ -302,7 +302,7 @@ class _Pace(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if self._waited >= self._timeout:
             self._begin_again()
-        self._sock.settimeout(self._timeout - self._waited)
+        self._sock.settimeout(self._timeout - (self._waited if self.limit is not None else 0))
         began = time.monotonic()
         count = self._raw.readinto(buffer) or 0
         self._waited += time.monotonic() - began
