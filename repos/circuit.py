@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
-from django.db import connection
 from django.utils import timezone
 from django.utils.http import parse_http_date_safe
 
@@ -115,7 +114,7 @@ def rest(source: Upstream, retry_after: str | None) -> UpstreamOut:
     """Leave `source` alone, in every process, for as long as it says (RFC 9110 section 10.2.3); gives what to tell the client."""
     until = database.now() + timedelta(seconds=_seconds(retry_after))
     Rest.objects.update_or_create(upstream=_key(source), defaults={"until": until})
-    connection.close()
+    database.release()
     log.warning("%s asks to be left alone until %s", source.url, until.isoformat(timespec="seconds"))
     return _rests(until)
 

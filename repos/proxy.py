@@ -14,9 +14,8 @@ Who has a cached answer to fall back on waits no longer for a silent upstream th
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
+import hashlib
 import logging
 import threading
 import time
@@ -44,7 +43,7 @@ from problems import (
     UpstreamTimeout,
     absent,
 )
-from repos import circuit, database, leases, publish, rows, upstream, waiting
+from repos import circuit, database, jobs, leases, publish, rows, upstream, waiting
 from repos.blobs import CHUNK, Incoming
 from repos.blobs.stores import store
 from repos.catalogue import Repo, Upstream
@@ -89,6 +88,18 @@ def get(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cach
         return replace(asset, stale=True)
 
 
+def start(repo: Repo, path: str, *, anew: bool = False) -> Fill:
+    """The fetch of `path` into a remote, for those who need not wait for it. `anew`: though what is cached is fresh still.
+
+    Raises what `get` raises before the upstream is asked.
+    """
+    check_allowed(repo, path)
+    if repo.offline:
+        raise Unavailable(f"{repo.key} is set offline", rule="repository.offline")
+    known = rows.look([repo], path)
+    return _join(repo, path, known.assets.get(repo.id), known.fresh.get(repo.id), anew=anew)
+
+
 def check_allowed(repo: Repo, path: str) -> None:
     """Whether the repository's patterns let its upstream be asked for `path`."""
     package = repo.format.package(path)
@@ -122,9 +133,10 @@ def _cached_offline(repo: Repo, path: str, asset: Found | None) -> Found:
 class Fill:
     """One fetch from an upstream, run by a thread of its own, and all who wait for it in this process."""
 
-    def __init__(self, repo: Repo, path: str, asset: Found | None, fresh: Fresh | None):
+    def __init__(self, repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, anew: bool):
         self.repo, self.path = repo, path
         self.asset, self.fresh = asset, fresh
+        self._known_at = fresh.checked_at if fresh is not None and anew else None  # what was said by then is not enough
         self.size = 0
         self.sha256 = ""
         self._changed = threading.Condition()
@@ -137,6 +149,16 @@ class Fill:
     @property
     def ended(self) -> bool:
         return self._found is not None or self._problem is not None
+
+    @property
+    def progress(self) -> int:
+        """Bytes that have come."""
+        return self._progress
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end, but not longer; whether it has come."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.ended, seconds)
 
     def first_answer(self, *, patient: bool = True) -> Found | Fill:
         """The asset when it is here, or this Fill as soon as its bytes may be read along. Raises the fetch's problem.
@@ -225,7 +247,9 @@ class Fill:
         try:
             resting = circuit.resting(self.repo.upstreams)
             database.release()  # an upstream may be slow, and connections are few
-            with leases.kept_alive(fence, lambda: self._heard_in(leases.RENEWED)):
+            key = hashlib.sha256(self.repo.format.path_key(self.path).encode()).hexdigest()
+            lasting = jobs.outliving("fetch", {"path": self.path}, repository=self.repo, key=f"fetch {self.repo.id} {key}")
+            with leases.kept_alive(fence, lambda: self._heard_in(leases.RENEWED)), lasting:
                 return self._ask_upstreams(fence, resting)
         except Unavailable:
             if (meanwhile := self._look()) is not None:  # the lease was lost to a process that has recorded it
@@ -259,6 +283,8 @@ class Fill:
         known = rows.look([self.repo], self.path)
         self.asset, self.fresh = known.assets.get(self.repo.id), known.fresh.get(self.repo.id)
         if not _is_fresh(self.repo, self.path, self.asset, self.fresh):
+            return None
+        if self._known_at is not None and self.fresh is not None and self.fresh.checked_at <= self._known_at:
             return None
         return _cached(self.path, self.asset, self.fresh, cached_only=False)
 
@@ -317,37 +343,28 @@ class Fill:
 
     def _receive(self, answer: Answer, fence: str) -> Found:
         """Take the body in, verify it and record it."""
-        expected = stated_sha256(answer)
+        expected = "" if answer.encoding else answer.stated_sha256
         if not answer.framed and not expected:
             raise UpstreamFailed(
                 "the upstream's answer has no length, so a cut cannot be told from its end", rule="upstream.framing"
             )
         form = self.repo.format
-        with store().receive(form.largest, form.digests) as incoming:
+        with store().receive(form.largest, form.digests) as incoming, _blamed_on_the_upstream():
             self._let_others_read(answer, incoming, expected)
-            self._take(answer, incoming)
-            with self._changed:
-                self._incoming = None  # its file is about to move: who comes now waits for the end
+            try:
+                self._take(answer, incoming)
+            finally:
+                with self._changed:
+                    self._incoming = None  # its file is about to move or to go: who comes now waits for the end
             if answer.length is not None and incoming.size != answer.length:
                 raise UpstreamFailed("the upstream's body has another length than its head says", rule="upstream.framing")
             if expected and incoming.sha256 != expected:
                 raise UpstreamFailed("the upstream's bytes do not have the digest that it stated", rule="upstream.digest")
-            try:
-                described = form.describe(self.path, incoming.open, published=False)
-                new = New(self.path, Bytes.of(incoming), described)
-                with contextlib.ExitStack() as stack:
-                    news = [new, *self._beside(answer, stack)]
-                    publish.fill(self.repo, news, self._freshness(answer), fence)
-            except (Conflict, Forbidden) as error:
-                raise UpstreamFailed(
-                    f"the upstream changed what can never change: {error.detail}", rule="upstream.changed"
-                ) from error
-            except Problem as error:
-                if error.status in (400, 413):
-                    raise UpstreamFailed(
-                        f"the upstream sent what is malformed: {error.reason}", rule="upstream.malformed"
-                    ) from error
-                raise
+            described = form.describe(self.path, incoming.open, published=False)
+            new = New(self.path, Bytes.of(incoming), described)
+            with contextlib.ExitStack() as stack:
+                news = [new, *self._beside(answer, stack)]
+                publish.fill(self.repo, news, self._freshness(answer), fence)
         return self._recorded()
 
     def _beside(self, answer: Answer, stack: contextlib.ExitStack) -> Iterator[New]:
@@ -408,26 +425,15 @@ class Fill:
         )
 
 
-def stated_sha256(answer: Answer) -> str:
-    """The SHA-256 of the body as hex, where the head states it (RFC 9530 sections 2 and 3, or X-Checksum-Sha256).
-
-    Not of an encoded body: what is stated is of the bytes on the wire then, or of others.
-    """
-    if answer.encoding:
-        return ""
-    plain = answer.headers.get("x-checksum-sha256", "").strip().lower()
-    if len(plain) == 64 and all(character in "0123456789abcdef" for character in plain):
-        return plain
-    for member in (answer.headers.get("repr-digest", "") + "," + answer.headers.get("content-digest", "")).split(","):
-        name, _, value = member.strip().partition("=")
-        if name.lower() == "sha-256":
-            try:
-                digest = base64.b64decode(value.strip().strip(":"), validate=True)
-            except binascii.Error:
-                continue
-            if len(digest) == 32:
-                return digest.hex()
-    return ""
+@contextlib.contextmanager
+def _blamed_on_the_upstream() -> Iterator[None]:
+    """What is refused in a client's upload is a failure of the upstream in its own bytes."""
+    try:
+        yield
+    except (Conflict, Forbidden) as error:
+        raise UpstreamFailed(f"the upstream changed what can never change: {error.detail}", rule="upstream.changed") from error
+    except (Malformed, TooLarge) as error:
+        raise UpstreamFailed(f"the upstream sent what is malformed: {error.reason}", rule="upstream.malformed") from error
 
 
 def _header(answer: Answer | None, name: str, longest: int) -> str:
@@ -440,13 +446,13 @@ _fills: dict[tuple[int, str], Fill] = {}
 _fills_lock = threading.Lock()
 
 
-def _join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None) -> Fill:
+def _join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, anew: bool = False) -> Fill:
     """The fetch of `path` that is under way in this process, or a new one."""
     place = (repo.id, repo.format.path_key(path))
     with _fills_lock:
         fill = _fills.get(place)
         if fill is None:
-            fill = _fills[place] = Fill(repo, path, asset, fresh)
+            fill = _fills[place] = Fill(repo, path, asset, fresh, anew=anew)
             threading.Thread(target=fill.run, name=f"fill {repo.key}", daemon=True).start()
     return fill
 

@@ -8,7 +8,9 @@ counts only if its framing says that it is whole.
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
+import hashlib
 import http.client
 import io
 import os
@@ -61,16 +63,16 @@ class Answer:
     @property
     def length(self) -> int | None:
         """Bytes that the body will have, where the upstream says so and neither encodes it nor sends it in chunks."""
-        return None if self.encoding or self._chunked else self._stated_length
+        return None if self.encoding or self._transfer_coding else self._stated_length
 
     @property
     def framed(self) -> bool:
         """Whether the end of the body can be told from a cut connection (RFC 9112 section 6.3)."""
-        return self._chunked or self._stated_length is not None
+        return self._transfer_coding == "chunked" or (not self._transfer_coding and self._stated_length is not None)
 
     @property
-    def _chunked(self) -> bool:
-        return "chunked" in self.headers.get("transfer-encoding", "").lower()
+    def _transfer_coding(self) -> str:
+        return self.headers.get("transfer-encoding", "").lower()
 
     @property
     def _stated_length(self) -> int | None:
@@ -82,6 +84,24 @@ class Answer:
         """The body's content encoding; empty: none."""
         encoding = self.headers.get("content-encoding", "").strip().lower()
         return "" if encoding == "identity" else encoding
+
+    @property
+    def stated_sha256(self) -> str:
+        """The SHA-256 that the head states, as hex (RFC 9530 sections 2 and 3, or X-Checksum-Sha256); empty: none.
+
+        Of an encoded body it may be that of the bytes on the wire or of those that they stand for.
+        """
+        plain = self.headers.get("x-checksum-sha256", "").strip().lower()
+        if re.fullmatch("[0-9a-f]{64}", plain):
+            return plain
+        for member in (self.headers.get("repr-digest", "") + "," + self.headers.get("content-digest", "")).split(","):
+            name, _, value = member.strip().partition("=")
+            if name.lower() == "sha-256":
+                with contextlib.suppress(binascii.Error):
+                    digest = base64.b64decode(value.strip().strip(":"), validate=True)
+                    if len(digest) == 32:
+                        return digest.hex()
+        return ""
 
     @property
     def beside(self) -> Mapping[str, Answer]:
@@ -110,7 +130,7 @@ class HttpAnswer(Answer):
                 f"the upstream sent an encoding that was not asked for ({self.encoding[:20]})", rule="upstream.body"
             )
         with _failures("upstream.body"), contextlib.closing(self.response):
-            yield from _gunzip(self._raw()) if self.encoding else self._raw()
+            yield from self._decoded() if self.encoding else self._raw()
 
     def discard(self) -> None:
         """Let the body go; the connection is kept for the next question where little is left of it."""
@@ -118,6 +138,14 @@ class HttpAnswer(Answer):
             if len(self.response.read(DISCARDED, decode_content=False)) < DISCARDED:
                 self.response.release_conn()
         self.response.close()
+
+    def _decoded(self) -> Iterator[bytes]:
+        wire, plain = hashlib.sha256(), hashlib.sha256()
+        for piece in _gunzip(_hashed(self._raw(), wire)):
+            plain.update(piece)
+            yield piece
+        if self.stated_sha256 not in ("", wire.hexdigest(), plain.hexdigest()):
+            raise UpstreamFailed("the upstream's bytes do not have the digest that it stated", rule="upstream.digest")
 
     def _raw(self) -> Iterator[bytes]:
         """The bytes as they come, so that those who read along get them at once."""
@@ -133,11 +161,11 @@ def ask(upstream: Upstream, url: str, headers: Mapping[str, str]) -> Answer:
     for _ in range(REDIRECTS + 1):
         response = _get(upstream, url, headers)
         answer = HttpAnswer(response.status, {name.lower(): value for name, value in response.headers.items()}, response)
-        target = answer.headers.get("location")
-        if answer.status not in (301, 302, 303, 307, 308) or not target:
+        targets = response.headers.getlist("location")
+        if answer.status not in (301, 302, 303, 307, 308) or not targets:
             return answer
         answer.discard()
-        url = _redirected(url, target)
+        url = _redirected(url, *targets)
     raise UpstreamFailed(f"the upstream redirected more than {REDIRECTS} times", rule="upstream.redirect")
 
 
@@ -185,7 +213,9 @@ def _request(pool: urllib3.PoolManager, url: str, headers: Mapping[str, str], ti
     )
 
 
-def _redirected(url: str, target: str) -> str:
+def _redirected(url: str, target: str, *others: str) -> str:
+    if others:
+        raise UpstreamFailed("the upstream redirected to several addresses at once", rule="upstream.redirect")
     try:
         new = urljoin(url, target)
         scheme, host, _ = origin(new)
@@ -238,16 +268,30 @@ def _pool_class(pool: Any, connection: Any, allowed: tuple[str, ...] | None) -> 
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer of which a head without end, or one that drips, is an error as a silent one is."""
+    """An answer of which a head without end, one that drips, and a line that is cut are errors, as silence is."""
 
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any):
         super().__init__(sock, *arguments, **options)
         self._pace = _Pace(self.fp.detach(), sock, sock.gettimeout() or CONNECT_SECONDS)
-        self.fp = io.BufferedReader(self._pace)
+        self.fp = _Lines(self._pace)
 
     def begin(self) -> None:
+        """Read the head of the answer proper; what may come before it (1xx) is of no interest (RFC 9110 section 15.2)."""
         super().begin()
+        while self.status < 200:
+            self.headers = None  # type: ignore[assignment]  # as if none had been read
+            super().begin()
         self._pace.limit = None
+
+
+class _Lines(io.BufferedReader):
+    """Lines that end; http.client takes what is left of one that was cut for the whole of it."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size:
+            raise http.client.IncompleteRead(line)
+        return line
 
 
 class _Pace(io.RawIOBase):
@@ -264,7 +308,7 @@ class _Pace(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if self._waited >= self._timeout:
             self._begin_again()
-        self._sock.settimeout(self._timeout - self._waited)
+        self._sock.settimeout(self._timeout - (self._waited if self.limit is not None else 0))
         began = time.monotonic()
         count = self._raw.readinto(buffer) or 0
         self._waited += time.monotonic() - began
@@ -295,6 +339,12 @@ def _failures(rule: str = "upstream.failed") -> Iterator[None]:
             f"the upstream could not be reached or sent an incomplete answer ({type(error).__name__}); try again later",
             rule=rule,
         ) from error
+
+
+def _hashed(chunks: Iterator[bytes], hasher: Any) -> Iterator[bytes]:
+    for chunk in chunks:
+        hasher.update(chunk)
+        yield chunk
 
 
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:

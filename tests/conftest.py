@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from ssl import SSLContext
 
 import pytest
 
@@ -22,14 +23,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Starts servers: `server(ENTREPOT_TLS="self")`, behind the command `prefix`. Each has a database and a folder of its own."""
+    """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and data of its own, but a node `beside`.
+
+    `prefix`: a command that starts the server's.
+    """
     started: list[Server] = []
 
-    def start(*, prefix: Sequence[str] = (), **environment: str) -> Server:
+    def start(beside: Server | None = None, prefix: Sequence[str] = (), **environment: str) -> Server:
+        if beside is not None:
+            started.append(beside.node())
+            return started[-1].start()
         data = tmp_path_factory.mktemp("data")
         postgres = os.environ.get("ENTREPOT_TEST_POSTGRES")
         url = fresh_database(postgres) if postgres else f"sqlite:///{data}/entrepot.sqlite3"
-        one = Server(Path(data), url, environment, prefix)
+        one = Server(Path(data), url, environment, prefix=prefix)
         started.append(one)
         return one.start()
 
@@ -39,12 +46,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., S
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Callable[[], Upstream]]:
+def upstream() -> Iterator[Callable[..., Upstream]]:
     """Starts scripted upstreams."""
     started: list[Upstream] = []
 
-    def start() -> Upstream:
-        started.append(Upstream())
+    def start(tls: SSLContext | None = None) -> Upstream:
+        started.append(Upstream(tls=tls))
         return started[-1]
 
     yield start
