@@ -368,6 +368,33 @@ def test_timeouts_that_cannot_be(timeout: str) -> None:
         engine.apply(document(repositories=[remote("r", upstream={"timeout": timeout})]))
 
 
+@pytest.mark.parametrize(
+    ("form", "upstream", "said"),
+    [
+        ("raw", {"vcs": "git"}, "upstreams[0].vcs: an upstream of raw cannot be version control"),
+        ("go", {"vcs": "cvs"}, "upstreams[0].vcs: an upstream of go can be git"),
+        ("go", {"vcs": "git", "folder": "sumdb/sum.example"}, "upstreams[0]: version control stands for no folder"),
+        ("go", {"folder": "../x"}, "upstreams[0].folder:"),
+        ("go", {"folder": "a//b"}, "upstreams[0].folder:"),
+        ("go", {"match": ["[" * 2000]}, "upstreams[0].match"),
+    ],
+)
+def test_upstreams_that_cannot_be(form: str, upstream: dict[str, Any], said: str) -> None:
+    with pytest.raises(Malformed) as problem:
+        engine.apply(document(repositories=[remote("r", form, upstream=upstream)]))
+    assert said in problem.value.reason
+
+
+def test_what_an_upstream_is_for_is_exported_as_it_was_given() -> None:
+    upstream = {"vcs": "git", "match": ["git.corp.example", "git.corp.example/**"], "timeout": "20s"}
+    given = remote("r", "go", upstream=upstream)
+    second = remote("s", "go", upstream={"folder": "sumdb/sum.corp.example/"})
+    engine.apply(document(repositories=[given, second]))
+    exported = {item["key"]: item["upstreams"][0] for item in engine.export()["repositories"]}
+    assert exported["r"] == given["upstreams"][0]
+    assert exported["s"]["folder"] == "sumdb/sum.corp.example"
+
+
 def outcome(path: Path) -> str:
     """What is said against a file; nothing if it is taken. Whatever is no Malformed is raised."""
     try:
