@@ -74,7 +74,7 @@ def git(tmp_path_factory) -> Iterator[GitHost]:
 @pytest.fixture(scope="module")
 def ways(git, server, tmp_path_factory) -> dict[str, Ask]:
     """How the same is asked: of the git host itself, and by way of a remote and of a virtual repository."""
-    here = server(prefix=seeing(git.hosts_file()))
+    here = server(prefix=seeing(git.hosts_file()), PATH=golang.on_path())
     here.apply(
         {
             "repositories": [

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.parts import golang
 from tests.parts.githost import LOGIN, GitHost, seeing
 from tests.parts.golang import Client
 
@@ -33,7 +34,7 @@ def git(tmp_path_factory) -> Iterator[GitHost]:
 
 @pytest.fixture(scope="module")
 def registry(server, relay, git):
-    here = server(prefix=seeing(git.hosts_file()), ENTREPOT_TLS="self")
+    here = server(prefix=seeing(git.hosts_file()), ENTREPOT_TLS="self", PATH=golang.on_path())
     here.environment["GIT_PASSWORD"] = LOGIN[1]
     upstreams = [
         {"url": f"https://{HOST}", "vcs": "git", "ca": git.ca, "match": [HOST, f"{HOST}/**"],

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.gomodules import make_zip
+from tests.parts import golang
 from tests.parts.githost import LOGIN, GitHost, basic, seeing
 from tests.parts.server import ADMIN_PASSWORD
 from tests.parts.upstream import Upstream
@@ -49,7 +50,7 @@ def public(upstream) -> Upstream:
 
 @pytest.fixture(scope="module")
 def world(server, git, public):
-    here = server(prefix=seeing(git.hosts_file()))
+    here = server(prefix=seeing(git.hosts_file()), PATH=golang.on_path())
     at_once = {"lifetime": "0s", "missing": "0s"}
     corp = {"url": f"https://{HOST}", "vcs": "git", "ca": git.ca}
     login = {"username": LOGIN[0], "password": LOGIN[1]}
@@ -309,9 +310,7 @@ def test_with_the_git_host_down_the_newest_answer_is_served_and_marked_stale(git
 def test_a_server_without_git_says_what_to_install(server, git, tmp_path):
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name in ("go", "unshare", "sh", "mount"):
-        if found := shutil.which(name):
-            (tools / name).symlink_to(found)
+    (tools / "go").symlink_to(golang.program())
     here = server(PATH=str(tools))
     here.apply(
         {
@@ -342,7 +341,7 @@ def until(condition) -> None:
 
 
 def test_a_killed_server_leaves_no_process_and_its_folder_goes_with_the_next_use(server, git):
-    here = server(prefix=seeing(git.hosts_file()))
+    here = server(prefix=seeing(git.hosts_file()), PATH=golang.on_path())
     here.apply({"repositories": [{"key": "git", "format": "go", "kind": "remote",
                                   "upstreams": [{"url": f"https://{HOST}", "vcs": "git", "ca": git.ca}]}]})  # fmt: skip
     held = threading.Event()

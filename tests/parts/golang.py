@@ -37,6 +37,11 @@ def install() -> None:
         program()
 
 
+def on_path() -> str:
+    """This process's PATH with the program on it, for servers that use it."""
+    return f"{Path(program()).parent}{os.pathsep}{os.environ['PATH']}"
+
+
 def upstream() -> str:
     """The module proxy that this machine's own client is configured with."""
     entries = _output(program(), "env", "GOPROXY").strip().replace("|", ",").split(",")
