@@ -17,7 +17,7 @@ import hmac
 import ipaddress
 import re
 import secrets
-import select
+import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -178,19 +178,20 @@ class Gateway:
 
     def _relay(self, client: socket.socket, server: socket.socket, target: str) -> None:
         """Bytes both ways until one side ends. Neither may be silent for longer than the upstream's time."""
-        while True:
-            ready = select.select([client, server], [], [], self.source.timeout)[0]
-            if not ready:
-                silent = UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout")
-                self._note(silent, target)
-                return
-            for one in ready:
-                piece = one.recv(PIECE)
-                if not piece or self._is_too_much(len(piece)):
-                    return
-                (server if one is client else client).sendall(piece)
-                if one is server:
-                    self._heard()
+        with selectors.DefaultSelector() as ready:
+            ready.register(client, selectors.EVENT_READ, (client, server))
+            ready.register(server, selectors.EVENT_READ, (server, client))
+            while events := ready.select(self.source.timeout):
+                for key, _ in events:
+                    one, other = key.data
+                    piece = one.recv(PIECE)
+                    if not piece or self._is_too_much(len(piece)):
+                        return
+                    other.sendall(piece)
+                    if one is server:
+                        self._heard()
+        silent = UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout")
+        self._note(silent, target)
 
     def _is_too_much(self, size: int) -> bool:
         with self._lock:

@@ -145,7 +145,9 @@ def _watched(supervisor: subprocess.Popen[bytes], folder: Path, heard: Callable[
     deadline = time.monotonic() + SECONDS
     size = 0
     ended: IO[bytes] = supervisor.stdout  # type: ignore[assignment]  # it is a pipe
-    while not select.select([ended], [], [], LOOK)[0]:
+    ready = select.poll()
+    ready.register(ended, select.POLLIN)
+    while not ready.poll(LOOK * 1000):
         if time.monotonic() > deadline:
             raise UpstreamTimeout(
                 f"fetching from version control took longer than {SECONDS:.0f} s; try again later", rule="vcs.time"
