@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from problems import Malformed
@@ -18,10 +19,10 @@ class History(Section):
     name = "history"
     item = HistoryItem
 
-    def check(self, value: Any) -> dict[str, Document]:
+    def check(self, value: Any, variables: Mapping[str, str]) -> dict[str, Document]:
         if not isinstance(value, dict):
             raise Malformed("history: keys with values are expected, such as {keep: 30d}", rule="configuration.form")
-        return {self.name: self.checked(value, self.name)}
+        return {self.name: self.checked(value, self.name, variables)}
 
     def stored(self) -> dict[str, Document]:
         row = Setting.objects.filter(name=self.name).first()
