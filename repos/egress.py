@@ -8,10 +8,13 @@ inside (CWE-918). A name is resolved once, here: what it resolves to later (DNS 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from functools import lru_cache
 
 from problems import UpstreamFailed, UpstreamTimeout
+
+log = logging.getLogger("entrepot.egress")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -25,20 +28,23 @@ def connect(host: str, port: int, *, allowed: tuple[str, ...] | None, timeout: f
     `allowed`: the networks (as `10.1.0.0/16`) that may be reached besides public addresses; None: wherever the name leads, which
     is for what an administrator configured. Raises UpstreamFailed, UpstreamTimeout.
     """
-    failure: UpstreamFailed | None = None
-    for family, address in _resolve(host, port):
-        if allowed is not None and not may_reach(address[0], allowed):
+    addresses = _resolve(host, port)
+    for _, address in addresses if allowed is not None else ():
+        if not may_reach(address[0], allowed or ()):
+            log.warning("%s is at %s, which is not public and not under egress.allow; it was not asked", host, address[0])
             raise UpstreamFailed(
-                f"{host} is at {address[0]}, an address that is not public; an administrator can allow it under egress.allow",
+                "what the upstream names is not at a public address; whoever runs this registry can allow it under egress.allow",
                 rule="egress.address",
             )
+    failure: OSError | None = None
+    for family, address in addresses:
         try:
             return _connected(family, address, timeout)
-        except TimeoutError:
-            failure = UpstreamTimeout(f"{host} did not answer in time; try again later", rule="upstream.timeout")
         except OSError as error:
-            failure = UpstreamFailed(f"{host} could not be reached ({error.strerror or error})", rule="upstream.failed")
-    raise failure or UpstreamFailed(f"{host} has no address", rule="upstream.failed")
+            failure = error
+    if isinstance(failure, TimeoutError):
+        raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout") from failure
+    raise UpstreamFailed("the upstream could not be reached; try again later", rule="upstream.failed") from failure
 
 
 def may_reach(address: str, allowed: tuple[str, ...]) -> bool:
@@ -54,7 +60,7 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple]]:
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise UpstreamFailed(f"{host} cannot be resolved", rule="upstream.failed") from error
+        raise UpstreamFailed("the upstream's name cannot be resolved; try again later", rule="upstream.failed") from error
     return [(family, address) for family, _, _, _, address in found]
 
 

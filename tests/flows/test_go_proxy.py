@@ -47,7 +47,8 @@ def world(server, up, second):
                  "cache": {**at_once, "stale_on_error": "0s"}},
                 {"key": "all", "format": "go", "kind": "virtual", "members": ["public", "second", "corp"],
                  "private": ["secret.example", "secret.example/**"]},
-            ]
+            ],
+            "egress": {"allow": ["127.0.0.0/8"]},
         }
     )  # fmt: skip
     return here
