@@ -284,6 +284,11 @@ def _grant_document(role: str, repositories: tuple[str, ...], paths: tuple[str, 
     )
 
 
+def grant_document(entry: Entry) -> Document:
+    """A stored grant as an item that stands for it alone."""
+    return _grant_document(entry.role, (entry.repository,), (entry.path or "**",), {entry.kind: [entry.name]})
+
+
 def describe_entry(entry: Entry) -> str:
     """A stored grant in words: `reader to group team-a on go-* at corp.example/**`."""
     to = f"{entry.kind} {_word(entry.name)}" if entry.name else entry.kind

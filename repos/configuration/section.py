@@ -21,6 +21,9 @@ class Section:
     permission: ClassVar[str] = "system:manage"
     """What it takes to change it."""
 
+    listed: ClassVar[bool] = True
+    """Whether it is a list of items, and not one."""
+
     def identity(self, item: Document) -> str:
         """The name by which an item is known again."""
         return item[self.identity_key]

@@ -17,6 +17,7 @@ from repos.models import Setting
 class Single(Section):
     """One item, known by the section's own name."""
 
+    listed = False
     example: ClassVar[str]
 
     def identity(self, item: Document) -> str:
