@@ -90,13 +90,9 @@ class Assets(OfRepository):
         after = self.after(str)
         row = self.row(repo)
         at = self._number(repo, row)
-        with (
-            transaction.atomic()
-        ):  # a cursor of PostgreSQL lives in a transaction, and the rows are read as far as they are needed
-            streams = [
-                ((member, asset) for asset in self._rows(repo, member, at, after[0] if after else ""))
-                for member in repo.answering
-            ]
+        with transaction.atomic():  # in which a cursor of PostgreSQL lives
+            begin = after[0] if after else ""
+            streams = [self._held(repo, member, at, begin) for member in repo.answering]
             merged = heapq.merge(*streams, key=_place)
             first = (next(same) for _, same in groupby(self._readable(repo, merged), key=_place))
             return self.page(first, lambda found: _asset(*found), lambda found: [_place(found)], **_whereabouts(row))
@@ -115,7 +111,8 @@ class Assets(OfRepository):
             raise Malformed(f"{repo.key} knows of its changes from {row.floor} to {row.head}", rule="assets.at")
         return at
 
-    def _rows(self, asked: Repo, repo: Repo, at: int | None, after: str) -> Iterator[Asset]:
+    def _held(self, asked: Repo, repo: Repo, at: int | None, after: str) -> Iterator[tuple[Repo, Asset]]:
+        """What one repository has behind a path, in the order of paths, read as far as it is wanted."""
         rows = Asset.objects.filter(repository_id=repo.id, path_key__gt=after)
         rows = rows.filter(until=None) if at is None else rows.filter(Q(until=None) | Q(until__gt=at), since__lte=at)
         if prefix := self.asked.get("prefix"):
@@ -127,7 +124,8 @@ class Assets(OfRepository):
             locals_ = [member.id for member in asked.answering if member.is_local]
             owners = Asset.objects.filter(repository_id__in=locals_, package=OuterRef("package"))
             rows = rows.filter(Q(package="") | ~Exists(owners))
-        return _dated(rows).order_by("path_key").iterator(chunk_size=self.asked["limit"] + 1)
+        for asset in _dated(rows).order_by("path_key").iterator(chunk_size=self.asked["limit"] + 1):
+            yield repo, asset
 
     def _readable(self, asked: Repo, found: Iterable[tuple[Repo, Asset]]) -> Iterator[tuple[Repo, Asset]]:
         known: dict[tuple[int, str], bool] = {}

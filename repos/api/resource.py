@@ -137,7 +137,7 @@ class Resource(APIView):
     def answer(
         self, data: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, tagged: bool | None = None
     ) -> HttpResponse:
-        """`data` in the form that was asked for. Where the resource is `tagged`, with a strong ETag; 304 to who has it already."""
+        """`data` in the form that was asked for. Where it is `tagged`, with a strong ETag; 304 to who has it already."""
         tagged = self.tagged if tagged is None else tagged
         kept = "private, no-cache" if tagged else "no-store"
         told = {"Cache-Control": kept, "Vary": "Authorization", **(headers or {})}
