@@ -18,8 +18,9 @@ log = logging.getLogger("entrepot.egress")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that is given out for the public; the rest has a meaning of its own, such as translation inside."""
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 def connect(host: str, port: int, *, allowed: tuple[str, ...] | None, timeout: float) -> socket.socket:
@@ -49,10 +50,10 @@ def connect(host: str, port: int, *, allowed: tuple[str, ...] | None, timeout: f
 
 def may_reach(address: str, allowed: tuple[str, ...]) -> bool:
     """Whether a literal address is public, or in one of the networks `allowed`."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if any(_plain(found) in network for network in _networks(allowed)):
+    found = _plain(ipaddress.ip_address(address.partition("%")[0]))
+    if any(found in network for network in _networks(allowed)):
         return True
-    return all(_is_public(one) for one in (found, *_embedded(found)))
+    return all(_is_public(one) for one in _led_to(found))
 
 
 def _resolve(host: str, port: int) -> list[tuple[int, tuple]]:
@@ -77,23 +78,24 @@ def _connected(family: int, address: tuple, timeout: float) -> socket.socket:
 
 
 def _is_public(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address not in GLOBAL_UNICAST:
+        return False
     return address.is_global and not address.is_multicast
-
-
-def _embedded(address: Address) -> list[Address]:
-    """The addresses that one carries in itself, to which a gateway may lead (RFC 4291, 3056, 4380, 6052)."""
-    if not isinstance(address, ipaddress.IPv6Address):
-        return []
-    inside: list[Address | None] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in NAT64 or address in COMPATIBLE:
-        inside.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return [one for one in inside if one is not None]
 
 
 def _plain(address: Address) -> Address:
     """An IPv4 address that is written as an IPv6 one, as what it is."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+def _led_to(address: Address) -> list[Address]:
+    """Where a connection to an address may end: there, or where a gateway leads that reads it (RFC 3056, 4380, 6052)."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return [address]
+    if address in NAT64:
+        return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
+    return [address, *([address.sixtofour] if address.sixtofour else ()), *(address.teredo or ())]
 
 
 @lru_cache(maxsize=64)

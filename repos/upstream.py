@@ -104,7 +104,7 @@ class HttpAnswer(Answer):
             raise UpstreamFailed(
                 f"the upstream sent an encoding that was not asked for ({self.encoding[:20]})", rule="upstream.body"
             )
-        with _failures(), contextlib.closing(self.response):
+        with _failures("upstream.body"), contextlib.closing(self.response):
             yield from _gunzip(self._raw()) if self.encoding else self._raw()
 
     def discard(self) -> None:
@@ -278,8 +278,8 @@ class _Pace(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def _failures() -> Iterator[None]:
-    """Turn what the connection does into the upstream's failures."""
+def _failures(rule: str = "upstream.failed") -> Iterator[None]:
+    """Turn what the connection does into the upstream's failures, which `rule` names where it is not silence."""
     try:
         yield
     except UrllibTimeout as error:
@@ -287,7 +287,7 @@ def _failures() -> Iterator[None]:
     except (HTTPError, OSError, ValueError, zlib.error) as error:
         raise UpstreamFailed(
             f"the upstream could not be reached or sent an incomplete answer ({type(error).__name__}); try again later",
-            rule="upstream.failed",
+            rule=rule,
         ) from error
 
 

@@ -13,7 +13,7 @@ from problems import Conflict, Forbidden, Malformed
 from repos import jobs
 from repos.api.permissions import SignedIn, hidden
 from repos.api.resource import Page, Resource, moment
-from repos.api.shapes import JobShape, LineShape, page_of
+from repos.api.shapes import JobLineShape, JobShape, LineShape, page_of
 from repos.caller import READ
 from repos.configuration.fields import Item, TextField
 from repos.models import Job, JobLine
@@ -56,7 +56,7 @@ class Jobs(OfJobs):
 
     queries = {"GET": JobPage}
     takes = {"POST": NewJob}
-    gives = {"GET": {200: page_of(JobShape)}, "POST": {202: JobShape}}
+    gives = {"GET": {200: page_of(JobLineShape)}, "POST": {202: JobShape}}
     examples = {"POST": {"kind": "gc"}}
 
     def get(self, request: Request) -> HttpResponse:
@@ -65,7 +65,8 @@ class Jobs(OfJobs):
         found = self.seen.filter(**{field: self.asked[name] for name, field in fields.items() if name in self.asked})
         if after is not None:
             found = found.filter(pk__lt=after[0])
-        return self.page(found.order_by("-pk")[: self.asked["limit"] + 1], job_document, lambda job: [job.pk])
+        rows = found.defer("arguments", "result").order_by("-pk")[: self.asked["limit"] + 1]
+        return self.page(rows, job_line, lambda job: [job.pk])
 
     def post(self, request: Request) -> HttpResponse:
         """Ask for a job. It acts for the caller, with the rights that they have when it runs."""
@@ -132,12 +133,16 @@ class RetryJob(OfJobs):
 
 
 def job_document(job: Job) -> dict[str, Any]:
+    return {**job_line(job), "arguments": job.arguments, "result": job.result}
+
+
+def job_line(job: Job) -> dict[str, Any]:
+    """A job in a list: without what may be long."""
     return {
         "id": job.pk,
         "kind": job.kind,
         "repository": job.repository.key if job.repository else None,
         "user": job.user.get_username() if job.user else None,
-        "arguments": job.arguments,
         "state": job.state,
         "created_at": moment(job.created_at),
         "not_before": moment(job.not_before),
@@ -148,5 +153,4 @@ def job_document(job: Job) -> dict[str, Any]:
         "cancel_requested": job.cancel_requested,
         "progress": {"done": job.done, "total": job.total},
         "problem": job.problem,
-        "result": job.result,
     }

@@ -13,9 +13,9 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlencode
 
@@ -114,6 +114,8 @@ class Resource(APIView):
         (value,) = documents.values(self.text(), "the body", json_only=True)
         if not isinstance(value, dict):
             raise Malformed("the body is a JSON object", rule="body.form")
+        if not all(map(_usable, _texts(value))):
+            raise Malformed("the body holds a NUL or half a surrogate pair, which are no text", rule="body.text")
         return value
 
     def checked(self, form: type[serializers.Serializer], data: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +218,18 @@ def _cursor(place: list[Any]) -> str:
 def _names(header: str, tags: set[str], *, exists: bool) -> bool:
     """Whether a list of tags names one of `tags`; `*` names whatever exists."""
     return any(exists if tag == "*" else tag in tags for tag in TAG.findall(header))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in chain(value, value.values()):
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def _usable(value: Any) -> bool:

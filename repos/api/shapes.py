@@ -83,12 +83,11 @@ class ProgressShape(Shape):
     total = serializers.IntegerField(allow_null=True)
 
 
-class JobShape(Shape):
+class JobLineShape(Shape):
     id = serializers.IntegerField()
     kind = serializers.CharField()
     repository = serializers.CharField(allow_null=True)
     user = serializers.CharField(allow_null=True, help_text="for whom it acts; null: for the installation")
-    arguments = serializers.DictField()
     state = serializers.ChoiceField(choices=Job.State.values)
     created_at = serializers.DateTimeField()
     not_before = serializers.DateTimeField()
@@ -99,6 +98,10 @@ class JobShape(Shape):
     cancel_requested = serializers.BooleanField()
     progress = ProgressShape()
     problem = serializers.CharField(allow_blank=True)
+
+
+class JobShape(JobLineShape):
+    arguments = serializers.DictField()
     result = serializers.DictField()
 
 

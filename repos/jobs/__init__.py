@@ -11,11 +11,13 @@ twice or be restarted, and each is still run to its end once in effect. So whate
 kinds.py    what kinds of jobs there are: each is registered by the room that does the work
 table.py    every step in the picture, each one statement that checks what it starts from
 runner.py   runs one job: signs of life, progress, log, and what its end means
-schedule.py what is due: to be delivered, planned, taken over, forgotten
+outlive.py  work that began in a request and becomes a job when it takes long
+schedule.py what comes round: the periodic kinds, and forgetting what ended long ago
 """
 
 from repos.jobs.kinds import Kind, find_kind, kind
+from repos.jobs.outlive import outliving
 from repos.jobs.runner import Running
 from repos.jobs.table import cancel, enqueue, retry
 
-__all__ = ["Kind", "Running", "cancel", "enqueue", "find_kind", "kind", "retry"]
+__all__ = ["Kind", "Running", "cancel", "enqueue", "find_kind", "kind", "outliving", "retry"]

@@ -96,6 +96,11 @@ class Running:
             self._lines.append("more lines follow, which are left out")
         self._step()
 
+    def check(self) -> None:
+        """Stop here, if the job is to stop."""
+        if why := _signs.stopped(self.job.fence):
+            raise Stop(why)
+
     def write(self) -> None:
         """Write what has been told and not been written."""
         if not self._told:
@@ -110,8 +115,7 @@ class Running:
 
     def _step(self) -> None:
         self._told = True
-        if why := _signs.stopped(self.job.fence):
-            raise Stop(why)
+        self.check()
         if time.monotonic() - self._written >= WRITE_EVERY:
             self.write()
 
@@ -210,16 +214,17 @@ class _Signs:
 
 
 _signs = _Signs()
+hold, drop = _signs.hold, _signs.drop
 
 
 @contextlib.contextmanager
 def alive(fence: str) -> Iterator[None]:
     """Give signs of life of a job while the block runs."""
-    _signs.hold(fence)
+    hold(fence)
     try:
         yield
     finally:
-        _signs.drop(fence)
+        drop(fence)
 
 
 def end() -> None:

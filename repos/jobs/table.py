@@ -182,13 +182,13 @@ def retry(pk: int) -> None:
         raise Conflict("this job has not ended; cancel it first", rule="job.state")
 
 
-def due(most: int, except_for: Iterable[int]) -> list[int]:
-    """Jobs that may be claimed now, those that have waited longest first."""
+def due(most: int) -> list[int]:
+    """Jobs that may be claimed now, those whose runners were lost before those that wait, the longest first."""
     now = database.now()
-    lapsed = Job.objects.filter(state=State.RUNNING, expires_at__lt=now).order_by("expires_at")
-    queued = Job.objects.filter(state=State.QUEUED, not_before__lte=now).order_by("not_before", "pk")
-    apart = list(except_for)
-    return [pk for rows in (lapsed, queued) for pk in rows.exclude(pk__in=apart).values_list("pk", flat=True)[:most]][:most]
+    lapsed = Job.objects.filter(state=State.RUNNING, expires_at__lt=now, attempt__lt=F("attempts"), cancel_requested=False)
+    queued = Job.objects.filter(state=State.QUEUED, not_before__lte=now)
+    found = list(lapsed.order_by("expires_at").values_list("pk", flat=True)[:most])
+    return found + list(queued.order_by("not_before", "pk").values_list("pk", flat=True)[: most - len(found)])
 
 
 def settle_lapsed() -> None:
