@@ -34,6 +34,8 @@ REFUSED = {
     500: "An error here, not in the request.",
     503: "Try again later.",
 }
+BEFORE = {414: "The address is longer than the server takes.", 431: "A header is longer than the server takes."}
+"""What the server answers before the API sees the request."""
 WITH_BODY = {409: "Something stands against it.", 413: "The body is too large.", 415: "Not in a form that is taken here."}
 CONDITIONS = {
     "If-Match": "Only if it still has this ETag.",
@@ -81,7 +83,7 @@ class Described(AutoSchema):
         if self.method in ("PUT", "DELETE"):
             refused[412] = "It is not as If-Match or If-None-Match wants it."
         bad = {(status, PROBLEM): OpenApiResponse(ProblemShape, why) for status, why in sorted(refused.items())}
-        return {**good, **bad}
+        return {**good, **bad, **{status: OpenApiResponse(description=why) for status, why in BEFORE.items()}}
 
     def get_examples(self) -> list[OpenApiExample]:
         example = self.resource.examples.get(self.method)
