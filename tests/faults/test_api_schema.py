@@ -35,7 +35,8 @@ def world(server):
 def test_every_answer_is_one_that_the_schema_describes(world: Server, tmp_path: Path, login):
     headers = [f"{name}: {value}" for name, value in world.authorization(login).items()]
     command = [
-        str(Path(sys.executable).parent / "schemathesis"), "run", f"{world.url}/api/v1/schema/", "--phases", "examples,coverage,fuzzing",
+        str(Path(sys.executable).parent / "schemathesis"), "run", f"{world.url}/api/v1/schema/",
+        "--phases", "examples,coverage,fuzzing",
         "--max-examples", "4", "--seed", "1", "--workers", "2", "--checks", ",".join(CHECKS), "--suppress-health-check", "all",
         "--no-color", *(argument for header in headers for argument in ("-H", header)),
     ]  # fmt: skip
