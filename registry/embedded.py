@@ -19,7 +19,7 @@ PAUSE = 5.0
 """Seconds between two starts, for one that dies at once."""
 KILLED_AFTER = 10.0
 """Seconds that what runs has to stop at its next step; what does not is taken over later."""
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 
 class JobsProcess:
@@ -87,7 +87,9 @@ def _child(parent: int, at_once: int, listeners: Iterable[Any]) -> None:
     for listener in listeners:
         listener.close()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        control = ctypes.CDLL(None).prctl
+        control(PR_SET_PDEATHSIG, signal.SIGTERM)
+        control(PR_SET_NAME, b"entrepot-jobs")
     from registry import celery
 
     celery.work(at_once, gone=lambda: os.getppid() != parent)

@@ -22,12 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and a data folder of its own."""
+    """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and a data folder of its own; `sqlite`: on SQLite."""
     started: list[Server] = []
 
-    def start(**environment: str) -> Server:
+    def start(*, sqlite: bool = False, **environment: str) -> Server:
         data = tmp_path_factory.mktemp("data")
-        postgres = os.environ.get("ENTREPOT_TEST_POSTGRES")
+        postgres = None if sqlite else os.environ.get("ENTREPOT_TEST_POSTGRES")
         url = fresh_database(postgres) if postgres else f"sqlite:///{data}/entrepot.sqlite3"
         one = Server(Path(data), url, environment)
         started.append(one)
