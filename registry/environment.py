@@ -140,7 +140,12 @@ def database(url: str) -> dict:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": options.pop("host", unquote(parts.hostname or "")),
         "PORT": str(parts.port or ""),
-        "OPTIONS": {"pool": {"min_size": 1, "max_size": int(options.pop("pool", "16")), "timeout": 30}, **options},
+        "OPTIONS": {
+            "pool": {"min_size": 1, "max_size": int(options.pop("pool", "16")), "timeout": 30},
+            "server_side_binding": True,  # without it nothing is prepared, and planning a read takes longer than running it
+            "prepare_threshold": 5,
+            **options,
+        },
     }
 
 

@@ -190,15 +190,26 @@ class Freshness(models.Model):
 
 
 class Lease(models.Model):
-    """The right to fetch one path of a remote, held by one process until it expires. `fence` says whose commit counts."""
+    """The right to fetch one path of a remote, held by one process until it expires. `fence` says whose commit counts.
+
+    `heard_at` is when the upstream last sent something of it, for those who wait in other processes.
+    """
 
     repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="leases")
     path_key = BytesOrderedField(max_length=PATH_BYTES)
     fence = models.CharField(max_length=32)
     expires_at = models.DateTimeField()
+    heard_at = models.DateTimeField()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["repository", "path_key"], name="one_lease")]
+
+
+class Rest(models.Model):
+    """An upstream (the SHA-256 of its URL) that has asked not to be asked until then."""
+
+    upstream = models.CharField(max_length=64, unique=True)
+    until = models.DateTimeField()
 
 
 class Aside(models.Model):

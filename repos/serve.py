@@ -130,9 +130,7 @@ def blob(call: Call, found: Found) -> HttpResponseBase:
     database.release()
     if part:
         return _with(StreamingHttpResponse(_slice(file, start, end), status=206, content_type=found.media_type), headers)
-    response = FileResponse(file, content_type=found.media_type)
-    del response.headers["Content-Disposition"]  # it would name the blob's file
-    return _with(response, headers)
+    return _with(_File(file, content_type=found.media_type), headers)
 
 
 def body(call: Call, content: bytes, media_type: str, *, stale_since: datetime | None = None) -> HttpResponse:
@@ -226,6 +224,13 @@ def _range_applies(call: Call, etag: str, at: datetime) -> bool:
     if condition is None:
         return True
     return condition.strip() == etag or parse_http_date_safe(condition) == int(at.timestamp())
+
+
+class _File(FileResponse):
+    """A file whose headers are told by us: Django would guess them, from the name and size of the blob's file."""
+
+    def set_headers(self, filelike: BinaryIO) -> None:
+        pass
 
 
 def _slice(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:

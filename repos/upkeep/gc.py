@@ -20,7 +20,7 @@ from django.db.models import Exists, OuterRef
 from repos import database, jobs
 from repos.blobs.stores import store
 from repos.jobs import schedule
-from repos.models import Aside, Asset, Blob, Freshness, Lease
+from repos.models import Aside, Asset, Blob, Freshness, Lease, Rest
 from repos.upkeep import expire, fsck, kept_for
 
 GRACE = timedelta(hours=1)
@@ -69,6 +69,7 @@ def sweep(
         Aside.objects.filter(expires_at__lt=database.now()).delete()
         Lease.objects.filter(expires_at__lt=database.now() - grace).delete()
         Freshness.objects.filter(missing=True, expires_at__lt=database.now()).delete()
+        Rest.objects.filter(until__lt=database.now()).delete()
         _finish_marked()
     for blobs in _batches(grace):
         if dry_run or _mark(blobs, grace):

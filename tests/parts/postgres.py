@@ -56,6 +56,10 @@ class Postgres:
                     raise
                 time.sleep(0.05)
 
+    @property
+    def process(self) -> int:
+        return self._process.pid
+
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(30)

@@ -34,13 +34,15 @@ class Answer:
 
 
 class Server:
-    """One Entrepot. `start` waits until it is ready; `kill` is SIGKILL to all its processes."""
+    """One Entrepot, of the code at `root`. `start` waits until it is ready; `kill` is SIGKILL to all its processes."""
 
-    def __init__(self, data: Path, database_url: str, environment: dict[str, str] | None = None):
+    def __init__(self, data: Path, database_url: str, environment: dict[str, str] | None = None, root: Path = ROOT):
+        self.root = root
         self.data = data
         self.database_url = database_url
+        self._given = environment or {}
         self.port = _free_port()
-        self.tls = bool((environment or {}).get("ENTREPOT_TLS"))
+        self.tls = bool(self._given.get("ENTREPOT_TLS"))
         self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ENTREPOT_")}
         self.environment = {
@@ -51,7 +53,7 @@ class Server:
             "ENTREPOT_ADMIN_PASSWORD": ADMIN_PASSWORD,
             "ENTREPOT_WORKERS": "2",
             "ENTREPOT_THREADS": "32",
-            **(environment or {}),
+            **self._given,
         }
         self._process: subprocess.Popen | None = None
         self._log = data / "server.log"
@@ -60,7 +62,7 @@ class Server:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "manage.py", "serve"],
-                cwd=ROOT, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+                cwd=self.root, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -97,7 +99,7 @@ class Server:
         """Run a management command against this server's data."""
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
-            cwd=ROOT, env=self.environment, input=input, capture_output=True, text=True, timeout=120,
+            cwd=self.root, env=self.environment, input=input, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(f"manage.py {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -167,9 +169,21 @@ class Server:
     def authorization(user: tuple[str, str] | None) -> dict[str, str]:
         return _authorization(user)
 
-    @property
-    def process_group(self) -> int:
-        return self._process.pid
+    def memory_peak(self) -> int:
+        """The largest that one of the server's processes has been, in bytes."""
+        peaks = []
+        for task in Path("/proc").glob("[0-9]*/status"):
+            try:
+                fields = dict(line.split(":", 1) for line in task.read_text().splitlines())
+                if int(Path(task.parent, "stat").read_text().rpartition(")")[2].split()[2]) == self._process.pid:
+                    peaks.append(int(fields["VmHWM"].split()[0]) * 1024)
+            except (OSError, KeyError, ValueError):
+                continue
+        return max(peaks)
+
+    def node(self) -> Server:
+        """Another node of the same installation: one database, one store, a port of its own."""
+        return Server(self.data, self.database_url, self._given)
 
     def jobs_process(self) -> int:
         """The process that runs jobs, beside those that answer requests; waits until it is there."""

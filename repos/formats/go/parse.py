@@ -196,7 +196,6 @@ _TILE = re.compile(
 _DATABASE = re.compile(r"[a-z0-9\-]+(?:\.[a-z0-9\-]+)+(?:/(?!(?:lookup|tile)(?:/|$))[A-Za-z0-9_\-][A-Za-z0-9._\-]*)*")
 
 
-@lru_cache(maxsize=16384)
 def try_request(path: str) -> ModuleRequest | None:
     """What `path` asks for; None for what is no path of the protocol."""
     try:
@@ -205,6 +204,7 @@ def try_request(path: str) -> ModuleRequest | None:
         return None
 
 
+@lru_cache(maxsize=16384)
 def parse_request(path: str) -> ModuleRequest:
     """What the (percent-decoded) path after the repository asks for; NotFound for another shape, Malformed for wrong names."""
     if path.startswith("sumdb/"):
