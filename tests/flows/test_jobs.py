@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.db import connection
 
+from accounts import epoch
 from accounts.actors import ANONYMOUS, actor_of
 from accounts.models import User
 from problems import Conflict, Forbidden, Malformed, TooLarge, Unauthenticated, UpstreamFailed
-from repos import database, jobs
+from repos import catalogue, database, jobs
 from repos.configuration import engine
+from repos.formats.go import ahead
 from repos.jobs import kinds, runner, schedule, table
-from repos.models import Job, JobLine
+from repos.models import Description, Job, JobLine
+from tests.flows.test_commit import put
+from tests.gomodules import make_zip
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -336,6 +343,7 @@ def test_nobody_in_particular_starts_no_job_and_the_jobs_of_a_removed_user_go_to
         ({"text": "a/../b"}, Malformed),
         ({"text": "folder/"}, Malformed),
         ({"text": "a\0"}, Malformed),
+        ({"text": "a" * 1025}, Malformed),
         ({"text": "a\n" * 20_001}, TooLarge),
         ({"text": "a" * (5 << 20)}, TooLarge),
     ],
@@ -357,3 +365,74 @@ def test_a_prefetch_tries_all_and_tells_what_could_not_be_had(remote):
     up.routes |= {"/b": b"b"}
     again = prefetch(repo, "a\nb\nc")
     assert (again.state, again.result["fetched"], up.hits("/a")) == ("done", 1, 1)
+
+
+def test_a_prefetch_of_go_resolves_checks_digests_and_leaves_local_names_inside(repository, upstream):
+    up = upstream()
+    zipped, other = make_zip("rsc.io/a", "v1.1.0", {"a.go": b"package a"}), make_zip("rsc.io/b", "v1.0.0", {})
+    mod = b"module rsc.io/a\n\ngo 1.21\n"
+    up.routes |= {
+        "/rsc.io/a/@v/list": b"v1.0.0\nv1.1.0\n", "/rsc.io/a/@v/v1.1.0.info": b'{"Version":"v1.1.0"}',
+        "/rsc.io/a/@v/v1.1.0.mod": mod, "/rsc.io/a/@v/v1.1.0.zip": zipped,
+        "/rsc.io/a/@v/main.info": b'{"Version":"v1.1.0"}',
+        "/rsc.io/b/@v/v1.0.0.info": b'{"Version":"v1.0.0"}', "/rsc.io/b/@v/v1.0.0.mod": b"module rsc.io/b\n",
+        "/rsc.io/b/@v/v1.0.0.zip": other,
+    }  # fmt: skip
+    local = repository("go", "ours")
+    at = "corp.example/lib/@v/v1.0.0"
+    put(local, {f"{at}.info": b'{"Version":"v1.0.0"}', f"{at}.mod": b"module corp.example/lib\n"})
+    put(local, {f"{at}.zip": make_zip("corp.example/lib", "v1.0.0", {}, go_mod=b"module corp.example/lib\n")})
+    repository("go", "theirs", "remote", upstreams=[{"url": up.url}])
+    repository("go", "all", "virtual", members=["ours", "theirs"])
+    everything = catalogue.repositories(epoch.current())["go", "all"]
+
+    assert prefetch(everything, "rsc.io/a@latest\nrsc.io/a@main\n").result["files"] == 6
+    assert up.hits("/rsc.io/a/@v/v1.1.0.zip") == 1
+    digest = Description.objects.get(blob__sha256=sha256_of(zipped)).data["h1"]
+    go_sum = f"rsc.io/a v1.1.0 {digest}\nrsc.io/a v1.1.0/go.mod {ahead.h1('.mod', sha256_of(mod))}\n"
+    assert prefetch(everything, go_sum).state == "done"
+    wrong = prefetch(everything, f"rsc.io/b v1.0.0 {digest}\n")
+    assert wrong.state == "failed" and "one of the two is wrong" in wrong.lines.get().text
+    inside = prefetch(everything, "corp.example/lib@v1.0.0\ncorp.example/lib@v2.0.0+incompatible\n")
+    assert "1 of 2" in inside.problem and not [path for path, _ in up.seen if "corp.example" in path]
+    assert prefetch(everything, "rsc.io/a@v1.1.0").result["fetched"] == 0
+
+
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# By command
+
+
+def test_jobs_are_started_shown_cancelled_and_retried_from_the_command_line(remote, tmp_path, capsys):
+    names = tmp_path / "names"
+    names.write_text("a\nmissing\n")
+
+    def job(*words: str) -> str:
+        try:
+            call_command("job", *words)
+        except SystemExit as end:
+            return f"{capsys.readouterr().out}exit {end.code}"
+        return capsys.readouterr().out
+
+    queued = job("run", "prefetch", "--repository", "cache", "--file", str(names))
+    pk = str(Job.objects.get().pk)
+    assert f"job {pk} is queued" in queued and "job show" in queued
+    assert "is cancelled" in job("cancel", pk)
+    with pytest.raises(CommandError, match="has ended already"):
+        job("cancel", pk)
+    assert "is queued again" in job("retry", pk)
+    assert [line.split()[:5] for line in job("list", "--state", "queued").splitlines()[1:]] == [
+        [pk, "prefetch", "cache", "entrepot", "queued"]
+    ]
+    ran = job("run", "prefetch", "--repository", "cache", "--file", str(names), "--here")
+    assert "missing: missing is not here" in ran and "prefetch failed: 1 of 2" in ran and ran.endswith("exit 1")
+    shown = job("show", str(Job.objects.latest("pk").pk), "--log")
+    assert "2/2" in shown and "missing is not here" in shown
+    names.write_text("a\n")
+    assert job("run", "prefetch", "--repository", "cache", "--file", str(names), "--here").endswith("bytes 0\nexit 0")
+    for words in (("run", "nonsense"), ("run", "prefetch"), ("run", "gc", "--repository", "nowhere"), ("show", "999999")):
+        with pytest.raises(CommandError):
+            job(*words)
+    assert Job.objects.count() == 3
