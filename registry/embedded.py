@@ -19,7 +19,8 @@ PAUSE = 5.0
 """Seconds between two starts, for one that dies at once."""
 KILLED_AFTER = 10.0
 """Seconds that what runs has to stop at its next step; what does not is taken over later."""
-PR_SET_PDEATHSIG = 1
+ENDING = (signal.SIGTERM, signal.SIGINT)
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 
 class JobsProcess:
@@ -41,8 +42,10 @@ class JobsProcess:
         self._started = time.monotonic()
         self._alive, held = os.pipe()
         parent = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the child has handlers of its own
         self._pid = os.fork()
         if self._pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
             os.close(held)
             return
         try:
@@ -84,10 +87,14 @@ def _child(parent: int, at_once: int, listeners: Iterable[Any]) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent tells this one to end
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     for listener in listeners:
         listener.close()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        control = ctypes.CDLL(None).prctl
+        control(PR_SET_PDEATHSIG, signal.SIGTERM)
+        control(PR_SET_NAME, b"entrepot-jobs")
     from registry import celery
 
     celery.work(at_once, gone=lambda: os.getppid() != parent)

@@ -30,6 +30,7 @@ class Scheduler:
     def __init__(self, send: Callable[[int], None], waiting: Callable[[], int]):
         self._send, self._waiting = send, waiting
         self._sent: dict[int, float] = {}
+        self._failing = False
         self._rounds = (
             _Round(5.0, table.settle_lapsed),
             _Round(60.0, schedule.plan),
@@ -39,20 +40,23 @@ class Scheduler:
     def run(self, ended: threading.Event) -> None:
         """Until `ended`. A database or broker that fails is asked again later."""
         while not ended.is_set():
-            pause = PAUSE
+            failed = True
             try:
                 for round_ in self._rounds:
                     round_.run()
                 self.deliver()
+                failed = False
             except (DatabaseError, Unavailable) as error:
-                pause = PAUSE_AFTER_FAILURE
-                log.warning("no jobs are handed over for now: %s", error)
+                if not self._failing:
+                    log.warning("no jobs are handed over for now: %s", error)
                 connection.close()
             except Exception:
-                pause = PAUSE_AFTER_FAILURE
                 log.exception("jobs could not be looked after")
+            if self._failing and not failed:
+                log.warning("jobs are handed over again")
+            self._failing = failed
             database.release()
-            ended.wait(pause)
+            ended.wait(PAUSE_AFTER_FAILURE if failed else PAUSE)
         connection.close()
 
     def deliver(self) -> None:

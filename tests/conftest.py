@@ -25,16 +25,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
     """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and data of its own, but a node `beside`.
 
-    `prefix`: a command that starts the server's.
+    `prefix`: a command that starts the server's. `sqlite`: on SQLite, whatever the others use.
     """
     started: list[Server] = []
 
-    def start(beside: Server | None = None, prefix: Sequence[str] = (), **environment: str) -> Server:
+    def start(beside: Server | None = None, prefix: Sequence[str] = (), *, sqlite: bool = False, **environment: str) -> Server:
         if beside is not None:
             started.append(beside.node())
             return started[-1].start()
         data = tmp_path_factory.mktemp("data")
-        postgres = os.environ.get("ENTREPOT_TEST_POSTGRES")
+        postgres = None if sqlite else os.environ.get("ENTREPOT_TEST_POSTGRES")
         url = fresh_database(postgres) if postgres else f"sqlite:///{data}/entrepot.sqlite3"
         one = Server(Path(data), url, environment, prefix=prefix)
         started.append(one)

@@ -1,6 +1,6 @@
 """`./dev test`: the whole suite on PostgreSQL, contract and flows on SQLite too; then what could not be run, and the sum.
 
-Installs PostgreSQL where it is missing and may be installed. With CI=true a skipped test is a failure.
+Installs PostgreSQL and Redis where they are missing and may be installed. With CI=true a skipped test is a failure.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.parts import golang
+from tests.parts import golang, redis
 from tests.parts.postgres import Postgres, binaries
 
 ON_BOTH = ["tests/contract", "tests/flows", "accounts"]
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="entrepot-tests-") as folder:
         postgres = start_postgres(total)
         install_go(total)
+        install_redis(total)
         try:
             common = [
                 "-m",
@@ -59,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
 def start_postgres(total: Sum) -> Postgres | None:
     try:
-        install_postgres()
+        install(binaries, "postgresql")
         return Postgres()
     except (OSError, subprocess.SubprocessError) as error:
         total.not_run.append(f"everything on PostgreSQL: {error}")
@@ -73,16 +75,23 @@ def install_go(total: Sum) -> None:
         total.not_run.append(f"everything with the real go: {error}")
 
 
-def install_postgres() -> None:
-    """From Debian's packages, where they are missing and we may."""
+def install_redis(total: Sum) -> None:
     try:
-        binaries()
+        install(redis.program, "redis-server")
+    except (OSError, subprocess.SubprocessError) as error:
+        total.not_run.append(f"everything with Redis: {error}")
+
+
+def install(look: Callable[[], object], package: str) -> None:
+    """A package of Debian, where `look` does not find it and we may. Raises what `look` does."""
+    try:
+        look()
     except FileNotFoundError:
         if os.geteuid() or not shutil.which("apt-get"):
             raise
         subprocess.run(["apt-get", "update", "-qq"], check=True)
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "postgresql"], check=True, env=environment)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", package], check=True, env=environment)
 
 
 def run(name: str, arguments: list[str], environment: dict[str, str], folder: Path, total: Sum) -> None:

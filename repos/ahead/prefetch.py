@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from problems import Malformed, NotFound, Problem, TooLarge, UpstreamFailed, absent
-from repos import jobs, resolve, serve
+from repos import jobs, paths, resolve, serve
 from repos.ahead import several
 from repos.call import Query
 from repos.catalogue import Repo
@@ -39,8 +39,12 @@ def check(arguments: dict[str, Any], repo: Repo | None) -> dict[str, Any]:
         raise TooLarge(f"the text has more than {MOST_LINES} lines; ask in parts", rule="prefetch.size")
     if "\0" in text:
         raise Malformed("the text holds a NUL", rule="prefetch.line")
-    if not list(repo.format.wanted(text)):
+    wanted = list(repo.format.wanted(text))
+    if not wanted:
         raise Malformed("the text names nothing", rule="prefetch.empty")
+    for item in wanted:
+        for path in (*item.paths, *item.asked):
+            paths.check(path)
     return {"text": text}
 
 
@@ -89,9 +93,9 @@ class _Asker:
 
     def get(self, wanted: Wanted) -> list[Found]:
         """What stands at the paths of a line, fetched where it has to be. Raises what a client would be answered."""
-        paths = self._named_in(wanted) if wanted.asked else wanted.paths
-        found = [self._find(path) for path in paths]
-        if wanted.digest and (digest := self._query.repo.format.locked_digest(paths[-1], found[-1].sha256)) != wanted.digest:
+        names = self._named_in(wanted) if wanted.asked else wanted.paths
+        found = [self._find(path) for path in names]
+        if wanted.digest and (digest := self._query.repo.format.locked_digest(names[-1], found[-1].sha256)) != wanted.digest:
             raise UpstreamFailed(
                 f"the bytes here have the digest {digest}, the text says {wanted.digest}: one of the two is wrong",
                 rule="prefetch.digest",
@@ -109,8 +113,8 @@ class _Asker:
                 documents = serve.parts(query)[0] if wanted.merged else [serve.read_document(resolve.find(query))]
             except NotFound:
                 continue
-            if paths := query.repo.format.named_in(path, documents):
-                return paths
+            if names := query.repo.format.named_in(path, documents):
+                return names
         raise absent(wanted.name)
 
     def _at(self, path: str) -> Query:
@@ -119,7 +123,7 @@ class _Asker:
             actor, rights = self._job.rights()
             self._query = Query(repo=self._job.repository(), path="", actor=actor, rights=rights)
             self._until = time.monotonic() + RIGHTS_FOR
-        query = replace(self._query, path=path)
+        query = replace(self._query, path=paths.check(path))
         if not query.may("artifact:read", query.repo, query.repo.format.package(path) or None):
             raise absent(path)
         return query

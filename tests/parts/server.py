@@ -114,6 +114,14 @@ class Server:
             raise AssertionError(f"manage.py {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done
 
+    def beside(self, *arguments: str) -> subprocess.Popen:
+        """Start a management command that runs until it is told to end, such as a worker."""
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "manage.py", *arguments],
+                cwd=ROOT, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
     def apply(self, document: dict) -> None:
         self.manage("apply", "-", input=yaml.safe_dump(document))
 
@@ -125,11 +133,15 @@ class Server:
 
     def query(self, sql: str) -> tuple:
         """One row of this server's database."""
+        return self.rows(sql)[0]
+
+    def rows(self, sql: str) -> list[tuple]:
+        """All rows of this server's database that `sql` selects."""
         if self.database_url.startswith("sqlite"):
             with contextlib.closing(sqlite3.connect(self.database_url.removeprefix("sqlite:///"), timeout=30)) as connection:
-                return connection.execute(sql).fetchone()
+                return connection.execute(sql).fetchall()
         with psycopg.connect(self.database_url) as connection:
-            return connection.execute(sql).fetchone()
+            return connection.execute(sql).fetchall()
 
     def request(
         self,
@@ -181,6 +193,18 @@ class Server:
     def node(self) -> Server:
         """Another node of the same installation: one database, one store, a port of its own."""
         return Server(self.data, self.database_url, self._given, self.root, self.prefix)
+
+    def jobs_process(self) -> int:
+        """The process that runs jobs, beside those that answer requests; waits until it is there."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            for name in Path("/proc").glob("[0-9]*/comm"):
+                with contextlib.suppress(OSError):
+                    pid = int(name.parent.name)
+                    if name.read_text().strip() == "entrepot-jobs" and os.getpgid(pid) == self._process.pid:
+                        return pid
+            time.sleep(0.05)
+        raise RuntimeError(f"no process runs jobs:\n{self.log()[-4000:]}")
 
     def connect(self) -> http.client.HTTPConnection:
         if not self.tls:

@@ -34,8 +34,8 @@ def _wanted(line: str) -> Wanted:
     latest = version == "latest"
     at = parse.escape_path(module)
     asked = (f"{at}/@v/list", f"{at}/@latest") if latest else (index.info_path(module, version),)
-    for path in asked:
-        parse.parse_request(path)
+    if parse.try_request(asked[0]) is None:
+        raise Malformed(f"{version[:100]!r} is neither a version nor a branch, tag or commit", rule="prefetch.line")
     return Wanted(line, asked=asked, merged=latest)
 
 
@@ -69,7 +69,6 @@ def h1(path: str, sha256: str) -> str:
 
 
 def _files(module: str, version: str, *suffixes: str) -> tuple[str, ...]:
-    paths = tuple(index.file_path(module, version, suffix) for suffix in suffixes or FILES)
-    for path in paths:
-        parse.parse_request(path)  # whose problem tells what is wrong with a version that is not for the module
-    return paths
+    if not parse.major_agrees(module, version):
+        raise Malformed(f"{version[:100]} is not for {module}, whose name is of another major version", rule="version.major")
+    return tuple(index.file_path(module, version, suffix) for suffix in suffixes or FILES)

@@ -110,7 +110,7 @@ class Command(BaseCommand):
 
     def _watched(self, job: Job, *, here: bool) -> Iterator[JobLine]:
         """The lines of a job's log as they come, until it has ended; its progress is told meanwhile. `here`: run by us."""
-        last, told, since = 0, "", time.monotonic()
+        last, told, since = 0, "0", time.monotonic()
         while True:
             if here:
                 runner.run(job.pk)  # which does nothing while it is not due
