@@ -113,8 +113,7 @@ class Assets(OfRepository):
 
     def _held(self, asked: Repo, repo: Repo, at: int | None, after: str) -> Iterator[tuple[Repo, Asset]]:
         """What one repository has behind a path, in the order of paths, read as far as it is wanted."""
-        rows = Asset.objects.filter(repository_id=repo.id, path_key__gt=after)
-        rows = rows.filter(until=None) if at is None else rows.filter(Q(until=None) | Q(until__gt=at), since__lte=at)
+        rows = standing(repo, at, after)
         if prefix := self.asked.get("prefix"):
             begin = repo.format.path_key(prefix)
             rows = rows.filter(path_key__gte=begin, path_key__lt=begin + LAST)
@@ -124,7 +123,7 @@ class Assets(OfRepository):
             locals_ = [member.id for member in asked.answering if member.is_local]
             owners = Asset.objects.filter(repository_id__in=locals_, package=OuterRef("package"))
             rows = rows.filter(Q(package="") | ~Exists(owners))
-        for asset in _dated(rows).order_by("path_key").iterator(chunk_size=self.asked["limit"] + 1):
+        for asset in rows.iterator(chunk_size=self.asked["limit"] + 1):
             yield repo, asset
 
     def _readable(self, asked: Repo, found: Iterable[tuple[Repo, Asset]]) -> Iterator[tuple[Repo, Asset]]:
@@ -237,6 +236,13 @@ class OneChange(OfRepository):
                 **_change(change, manages=self.manages(repo)),
                 **_whereabouts(row),
             )
+
+
+def standing(repo: Repo, at: int | None, after: str) -> QuerySet[Asset]:
+    """What stands behind a path, or stood after the change `at`, in the order of paths, which an index has."""
+    rows = Asset.objects.filter(repository_id=repo.id, path_key__gt=after)
+    rows = rows.filter(until=None) if at is None else rows.filter(Q(until=None) | Q(until__gt=at), since__lte=at)
+    return _dated(rows).order_by("path_key")
 
 
 def _dated(rows: QuerySet[Asset]) -> QuerySet[Asset]:

@@ -304,7 +304,6 @@ def test_everything_that_is_refused_is_told_as_a_problem(world, api):
         (api.get("repositories/raw/changes/99999999999999999999999/"), 404),
         (world.request("GET", "/api/v1/me/", user=("admin", "wrong")), 401),
         (world.request("GET", "/api/v1/me/", headers={"Authorization": "Nothing x"}), 401),
-        (world.request("GET", "/api/v1/", headers={"Host": "evil.example"}), 400),
     ):
         assert answer.status == status, answer
         problem(answer)
