@@ -11,7 +11,8 @@
     ├── RangeRefused         416  no such range of bytes
     ├── Interrupted          500  the answer cannot be completed; the connection is ended
     ├── UpstreamFailed       502  the upstream answered wrongly or not at all
-    │   └── UpstreamTimeout  504  the upstream did not answer in time
+    │   ├── UpstreamTimeout  504  the upstream did not answer in time
+    │   └── UpstreamOut      503  the upstream is not asked for a while, since it failed again and again or wants it so
     ├── Unavailable          503  try again later
     └── StorageFull          507  no room for the bytes
 
@@ -88,6 +89,10 @@ class UpstreamFailed(Problem):
 
 class UpstreamTimeout(UpstreamFailed):
     status, title = 504, "Gateway Timeout"
+
+
+class UpstreamOut(UpstreamFailed):
+    status, title = 503, "Service Unavailable"
 
 
 class Unavailable(Problem):

@@ -16,7 +16,9 @@ from typing import Any
 
 from django.conf import settings
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 
+from registry.embedded import JobsProcess
 from registry.environment import Environment
 
 
@@ -37,6 +39,31 @@ class Server(BaseApplication):
         from registry.wsgi import application
 
         return application
+
+    def run(self) -> None:
+        ArbiterWithJobs(self).run()
+
+
+class ArbiterWithJobs(Arbiter):
+    """Beside gunicorn's processes for requests it keeps one that schedules and runs jobs, unless others are to do that."""
+
+    def __init__(self, app: Server):
+        here = app.environment.jobs and not app.environment.redis_url
+        self.jobs = JobsProcess(app.environment.jobs) if here else None
+        super().__init__(app)
+
+    def manage_workers(self) -> None:
+        """Called about once a second."""
+        super().manage_workers()
+        if self.jobs and self.LISTENERS:
+            self.jobs.keep(self.LISTENERS)
+
+    def stop(self, graceful: bool = True) -> None:
+        if self.jobs:
+            self.jobs.end()
+        super().stop(graceful)
+        if self.jobs:
+            self.jobs.kill()
 
 
 def check_bind(environment: Environment) -> None:

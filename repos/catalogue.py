@@ -34,6 +34,8 @@ class Upstream:
     sealed_token: str = field(default="", repr=False)
     ca: str = ""
     timeout: float = 30.0
+    egress: tuple[str, ...] = ()
+    """Networks in which what this upstream names may be, besides public addresses."""
 
     @property
     def password(self) -> str:
@@ -135,17 +137,24 @@ def forget() -> None:
 
 def _load() -> dict[tuple[str, str], Repo]:
     rows = [row for row in models.Repository.objects.order_by("key") if row.format in installed()]
-    plain = {row.key: _repo(row, {}) for row in rows if row.kind != models.Repository.Kind.VIRTUAL}
-    virtual = {row.key: _repo(row, plain) for row in rows if row.kind == models.Repository.Kind.VIRTUAL}
+    egress = _egress()
+    plain = {row.key: _repo(row, {}, egress) for row in rows if row.kind != models.Repository.Kind.VIRTUAL}
+    virtual = {row.key: _repo(row, plain, egress) for row in rows if row.kind == models.Repository.Kind.VIRTUAL}
     return {(repo.format.key, repo.key): repo for repo in (plain | virtual).values()}
 
 
 def load_one(row: models.Repository) -> Repo:
     """A local or remote repository straight from its row."""
-    return _repo(row, {})
+    return _repo(row, {}, _egress())
 
 
-def _repo(row: models.Repository, others: dict[str, Repo]) -> Repo:
+def _egress() -> tuple[str, ...]:
+    """The networks of `egress.allow`."""
+    row = models.Setting.objects.filter(name="egress").first()
+    return tuple(row.value.get("allow", ())) if row else ()
+
+
+def _repo(row: models.Repository, others: dict[str, Repo], egress: tuple[str, ...]) -> Repo:
     settings = row.settings
     members = [others[key] for key in settings.get("members", ()) if key in others]
     return Repo(
@@ -156,7 +165,7 @@ def _repo(row: models.Repository, others: dict[str, Repo]) -> Repo:
         seeded=row.seeded,
         members=tuple(members),
         deploy_to=others.get(settings.get("deploy_to", "")),
-        upstreams=tuple(_upstream(item) for item in settings.get("upstreams", ())),
+        upstreams=tuple(_upstream(item, egress) for item in settings.get("upstreams", ())),
         cache=CacheRules(
             **{
                 name: duration(text)
@@ -169,7 +178,7 @@ def _repo(row: models.Repository, others: dict[str, Repo]) -> Repo:
     )
 
 
-def _upstream(item: dict) -> Upstream:
+def _upstream(item: dict, egress: tuple[str, ...]) -> Upstream:
     return Upstream(
         url=item["url"].rstrip("/"),
         username=item.get("username", ""),
@@ -177,6 +186,7 @@ def _upstream(item: dict) -> Upstream:
         sealed_token=item.get("token", {}).get("sealed", ""),
         ca=item.get("ca", ""),
         timeout=duration(item["timeout"]).total_seconds() if "timeout" in item else Upstream.timeout,
+        egress=egress,
     )
 
 

@@ -33,8 +33,10 @@ def release() -> None:
 
 
 def moment(value: Any) -> Any:
-    """A timestamp as a raw query gives it: SQLite has text, in UTC."""
-    return datetime.fromisoformat(value).replace(tzinfo=UTC) if isinstance(value, str) else value
+    """A timestamp as a raw query gives it: SQLite has text, or a datetime without a zone, in UTC."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
 
 
 def parameter(value: datetime) -> Any:

@@ -8,15 +8,19 @@ inside (CWE-918). A name is resolved once, here: what it resolves to later (DNS 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from functools import lru_cache
 
 from problems import UpstreamFailed, UpstreamTimeout
 
+log = logging.getLogger("entrepot.egress")
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that is given out for the public; the rest has a meaning of its own, such as translation inside."""
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 def connect(host: str, port: int, *, allowed: tuple[str, ...] | None, timeout: float) -> socket.socket:
@@ -25,28 +29,31 @@ def connect(host: str, port: int, *, allowed: tuple[str, ...] | None, timeout: f
     `allowed`: the networks (as `10.1.0.0/16`) that may be reached besides public addresses; None: wherever the name leads, which
     is for what an administrator configured. Raises UpstreamFailed, UpstreamTimeout.
     """
-    failure: UpstreamFailed | None = None
-    for family, address in _resolve(host, port):
-        if allowed is not None and not may_reach(address[0], allowed):
+    addresses = _resolve(host, port)
+    for _, address in addresses if allowed is not None else ():
+        if not may_reach(address[0], allowed or ()):
+            log.warning("%s is at %s, which is not public and not under egress.allow; it was not asked", host, address[0])
             raise UpstreamFailed(
-                f"{host} is at {address[0]}, an address that is not public; an administrator can allow it under egress.allow",
+                "what the upstream names is not at a public address; whoever runs this registry can allow it under egress.allow",
                 rule="egress.address",
             )
+    failure: OSError | None = None
+    for family, address in addresses:
         try:
             return _connected(family, address, timeout)
-        except TimeoutError:
-            failure = UpstreamTimeout(f"{host} did not answer in time; try again later", rule="upstream.timeout")
         except OSError as error:
-            failure = UpstreamFailed(f"{host} could not be reached ({error.strerror or error})", rule="upstream.failed")
-    raise failure or UpstreamFailed(f"{host} has no address", rule="upstream.failed")
+            failure = error
+    if isinstance(failure, TimeoutError):
+        raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout") from failure
+    raise UpstreamFailed("the upstream could not be reached; try again later", rule="upstream.failed") from failure
 
 
 def may_reach(address: str, allowed: tuple[str, ...]) -> bool:
     """Whether a literal address is public, or in one of the networks `allowed`."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if any(_plain(found) in network for network in _networks(allowed)):
+    found = _plain(ipaddress.ip_address(address.partition("%")[0]))
+    if any(found in network for network in _networks(allowed)):
         return True
-    return all(_is_public(one) for one in (found, *_embedded(found)))
+    return all(_is_public(one) for one in _led_to(found))
 
 
 def _resolve(host: str, port: int) -> list[tuple[int, tuple]]:
@@ -54,7 +61,7 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple]]:
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise UpstreamFailed(f"{host} cannot be resolved", rule="upstream.failed") from error
+        raise UpstreamFailed("the upstream's name cannot be resolved; try again later", rule="upstream.failed") from error
     return [(family, address) for family, _, _, _, address in found]
 
 
@@ -71,23 +78,24 @@ def _connected(family: int, address: tuple, timeout: float) -> socket.socket:
 
 
 def _is_public(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address not in GLOBAL_UNICAST:
+        return False
     return address.is_global and not address.is_multicast
-
-
-def _embedded(address: Address) -> list[Address]:
-    """The addresses that one carries in itself, to which a gateway may lead (RFC 4291, 3056, 4380, 6052)."""
-    if not isinstance(address, ipaddress.IPv6Address):
-        return []
-    inside: list[Address | None] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in NAT64 or address in COMPATIBLE:
-        inside.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return [one for one in inside if one is not None]
 
 
 def _plain(address: Address) -> Address:
     """An IPv4 address that is written as an IPv6 one, as what it is."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+def _led_to(address: Address) -> list[Address]:
+    """Where a connection to an address may end: there, or where a gateway leads that reads it (RFC 3056, 4380, 6052)."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return [address]
+    if address in NAT64:
+        return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
+    return [address, *([address.sixtofour] if address.sixtofour else ()), *(address.teredo or ())]
 
 
 @lru_cache(maxsize=64)

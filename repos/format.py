@@ -7,20 +7,37 @@ what differs.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import mimetypes
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from problems import Problem
+from problems import Malformed, Problem
 
 if TYPE_CHECKING:
     from repos.catalogue import Repo
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one line of a text asks to be there. `digest`: what the last of `paths` must have, by `Format.locked_digest`.
+
+    `asked`: documents of which the first that is there tells what is wanted (`Format.named_in`); `merged`: each repository may
+    have a part of them.
+    """
+
+    name: str
+    paths: tuple[str, ...] = ()
+    digest: str = ""
+    asked: tuple[str, ...] = ()
+    merged: bool = False
+
 
 OpenBlob = Callable[[], BinaryIO]
 """Opens the bytes anew, seekable; the caller closes them."""
@@ -108,6 +125,25 @@ class Format:
         """A virtual repository's document made from its members' documents, in their order."""
         raise NotImplementedError
 
+    def wanted(self, text: str) -> Iterator[Wanted]:
+        """What a text asks to be fetched ahead: here a path a line. Raises Malformed, with the line that it cannot read."""
+        from repos import paths
+
+        for number, line in lines_of(text):
+            with told_of_line(number):
+                path = paths.check(line.removeprefix("/"))
+                if path.endswith("/"):
+                    raise Malformed(f"{path} is a folder; name the files", rule="path.folder")
+            yield Wanted(path, (path,))
+
+    def named_in(self, path: str, documents: list[bytes]) -> tuple[str, ...]:
+        """The paths that the documents at `path`, one of each repository that has one, lead to; none where they name nothing."""
+        raise NotImplementedError
+
+    def locked_digest(self, path: str, sha256: str) -> str:
+        """The digest by which the format's lock files know these bytes (reads the database)."""
+        raise NotImplementedError
+
     def error(self, problem: Problem) -> tuple[str, bytes]:
         """Media type and body that tell `problem` to the format's clients."""
         return "text/plain; charset=utf-8", f"{problem.reason}\n".encode()
@@ -119,6 +155,22 @@ class Format:
     def default_upstream(self) -> str | None:
         """The upstream that this machine's own client is configured with; None where no client answers (runs a command)."""
         return None
+
+
+def lines_of(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a list with their numbers, without what follows a `#` and without empty ones."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line := line.partition("#")[0].strip():
+            yield number, line
+
+
+@contextlib.contextmanager
+def told_of_line(number: int) -> Iterator[None]:
+    """What is malformed is told with the number of its line."""
+    try:
+        yield
+    except Malformed as problem:
+        raise Malformed(f"line {number}: {problem.detail}", rule=problem.rule) from problem
 
 
 @cache

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 
+from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
@@ -183,18 +184,32 @@ class Freshness(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["repository", "path_key"], name="one_freshness")]
+        indexes = [
+            models.Index(fields=["expires_at"], condition=Q(expires_at__isnull=False), name="freshness_expires"),
+        ]
 
 
 class Lease(models.Model):
-    """The right to fetch one path of a remote, held by one process until it expires. `fence` says whose commit counts."""
+    """The right to fetch one path of a remote, held by one process until it expires. `fence` says whose commit counts.
+
+    `heard_at` is when the upstream last sent something of it, for those who wait in other processes.
+    """
 
     repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="leases")
     path_key = BytesOrderedField(max_length=PATH_BYTES)
     fence = models.CharField(max_length=32)
     expires_at = models.DateTimeField()
+    heard_at = models.DateTimeField()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["repository", "path_key"], name="one_lease")]
+
+
+class Rest(models.Model):
+    """An upstream (the SHA-256 of its URL) that has asked not to be asked until then."""
+
+    upstream = models.CharField(max_length=64, unique=True)
+    until = models.DateTimeField()
 
 
 class Aside(models.Model):
@@ -229,3 +244,73 @@ class Setting(models.Model):
 
     name = models.CharField(max_length=32, unique=True)
     value = models.JSONField(default=dict)
+
+
+class Job(models.Model):
+    """Work that no request waits for. The row is the truth of it; what delivers and runs it (see `repos.jobs`) may be lost.
+
+    It acts for `user`, narrowed by `scopes`, with the rights that they have when it runs; without a user for the installation
+    itself. It goes when its user goes, so that it never acts for anybody else.
+    """
+
+    class State(models.TextChoices):
+        QUEUED = "queued"
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    LIVE = (State.QUEUED, State.RUNNING)
+
+    kind = models.CharField(max_length=32)
+    arguments = models.JSONField(default=dict)
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, null=True, related_name="jobs")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, related_name="jobs")
+    scopes = models.JSONField(null=True, help_text="of the token that asked for it; null: not narrowed")
+    key = models.CharField(max_length=200, null=True, help_text="asking again while it has not ended gives this job")
+    slot = models.CharField(max_length=64, null=True, unique=True, help_text="of a periodic kind: when; each is taken once")
+    state = models.CharField(max_length=9, choices=State.choices, default=State.QUEUED)
+    created_at = models.DateTimeField()
+    not_before = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    attempt = models.PositiveSmallIntegerField(default=0, help_text="how often it was begun")
+    attempts = models.PositiveSmallIntegerField(help_text="how often it may be begun")
+    fence = models.CharField(max_length=32, blank=True, help_text="of who runs it: whose word counts")
+    expires_at = models.DateTimeField(null=True, help_text="when it may be taken over, unless who runs it gives a sign of life")
+    cancel_requested = models.BooleanField(default=False)
+    done = models.BigIntegerField(default=0)
+    total = models.BigIntegerField(null=True, help_text="null: not known")
+    problem = models.TextField(blank=True, help_text="why it failed, or failed the last time")
+    result = models.JSONField(default=dict)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["key"], condition=Q(state__in=["queued", "running"]), name="one_live_job_per_key"),
+        ]
+        indexes = [
+            models.Index(fields=["not_before"], condition=Q(state="queued"), name="job_queued"),
+            models.Index(fields=["expires_at"], condition=Q(state="running"), name="job_running"),
+            models.Index(fields=["ended_at"], condition=Q(ended_at__isnull=False), name="job_ended"),
+        ]
+
+    def __str__(self) -> str:
+        return f"job {self.pk} ({self.kind})"
+
+    @property
+    def ended(self) -> bool:
+        return self.state not in self.LIVE
+
+
+class JobLine(models.Model):
+    """One line of a job's log; their order is that of their ids."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="lines", db_index=False)
+    at = models.DateTimeField()
+    text = models.CharField(max_length=500)
+
+    class Meta:
+        indexes = [models.Index(fields=["job", "id"], name="job_log")]
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,49 +1,64 @@
 """A remote repository: what is cached and fresh is served, else the upstream is asked, once for all who wait.
 
 get ── fresh? ──> the cached asset
- └── join a Fill (one a path in this process) ── lease (one a path among all processes) ── ask the upstream
+ └── join a Fill (one a path in this process) ── lease (one a path among all processes) ── ask the upstreams, the first that
+       is neither out nor at rest (`repos.circuit`), the next where it fails
        ├── 200: receive, verify, describe, publish.fill, then serve from the store; where the digest is known before the
        │        end, those who wait read along (all but the last piece, until the whole is verified)
        ├── 304: what is cached is fresh again
        ├── 404, 410: remembered for a short time
        └── anything else: the newest cached answer, marked stale, else the failure. Never "not found".
+
+Who has a cached answer to fall back on waits no longer for a silent upstream than `waiting.PATIENCE`; the fetch goes on.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
+import hashlib
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime
 from typing import BinaryIO
 
-from django.db import DatabaseError, connection
+from django.db import connection
 from django.utils import timezone
 
-from problems import Conflict, Forbidden, Interrupted, Problem, StorageFull, Unavailable, UpstreamFailed, UpstreamTimeout, absent
-from repos import database, publish, rows, upstream
+from problems import (
+    Conflict,
+    Forbidden,
+    Interrupted,
+    Malformed,
+    Problem,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+    UpstreamFailed,
+    UpstreamOut,
+    UpstreamTimeout,
+    absent,
+)
+from repos import circuit, database, jobs, leases, publish, rows, upstream, waiting
 from repos.blobs import CHUNK, Incoming
 from repos.blobs.stores import store
-from repos.catalogue import Repo
-from repos.models import Freshness, Lease
+from repos.catalogue import Repo, Upstream
+from repos.models import Freshness
 from repos.publish import Bytes, New
 from repos.rows import Found, Fresh
+from repos.upstream import Answer
 
 log = logging.getLogger("entrepot.proxy")
 
-LEASE = timedelta(seconds=15)
-"""How long a lease lives without a sign of life of its holder; a killed fetch is taken over after it."""
 LEASE_WAIT = 60.0
-"""Seconds that a process waits for another's fetch, before it fetches for itself."""
+"""Seconds that a process waits for another's fetch to which nothing comes, before it fetches for itself."""
 LONGEST_FETCH = 3600.0
-"""Seconds that one fetch may take, however steadily its body drips."""
+"""Seconds that one fetch may take, however steadily its body comes."""
+TICK = 0.25
+"""Seconds after which who waits looks whether there is still a point in it."""
 
 
 def get(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cached_only: bool = False) -> Found | Fill:
@@ -59,13 +74,29 @@ def get(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cach
         return _cached(path, asset, fresh, cached_only=cached_only)
     if repo.offline:
         return _cached_offline(repo, path, asset)
+    fallback = (
+        asset is not None and asset.checked_at is not None and timezone.now() - asset.checked_at <= repo.cache.stale_on_error
+    )
     try:
-        return _join(repo, path, asset, fresh).first_answer()
+        waiting.check(repo)
+        return _join(repo, path, asset, fresh).first_answer(patient=not fallback)
     except (UpstreamFailed, Unavailable, StorageFull) as failure:
-        if asset is None or asset.checked_at is None or timezone.now() - asset.checked_at > repo.cache.stale_on_error:
+        if asset is None or not fallback:
             raise
         log.warning("%s: %s is served stale: %s", repo.key, path, failure.reason)
         return replace(asset, stale=True)
+
+
+def start(repo: Repo, path: str, *, anew: bool = False) -> Fill:
+    """The fetch of `path` into a remote, for those who need not wait for it. `anew`: though what is cached is fresh still.
+
+    Raises what `get` raises before the upstream is asked.
+    """
+    check_allowed(repo, path)
+    if repo.offline:
+        raise Unavailable(f"{repo.key} is set offline", rule="repository.offline")
+    known = rows.look([repo], path)
+    return _join(repo, path, known.assets.get(repo.id), known.fresh.get(repo.id), anew=anew)
 
 
 def check_allowed(repo: Repo, path: str) -> None:
@@ -101,9 +132,10 @@ def _cached_offline(repo: Repo, path: str, asset: Found | None) -> Found:
 class Fill:
     """One fetch from an upstream, run by a thread of its own, and all who wait for it in this process."""
 
-    def __init__(self, repo: Repo, path: str, asset: Found | None, fresh: Fresh | None):
+    def __init__(self, repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, anew: bool):
         self.repo, self.path = repo, path
         self.asset, self.fresh = asset, fresh
+        self._known_at = fresh.checked_at if fresh is not None and anew else None  # what was said by then is not enough
         self.size = 0
         self.sha256 = ""
         self._changed = threading.Condition()
@@ -111,18 +143,44 @@ class Fill:
         self._progress = 0
         self._found: Found | None = None
         self._problem: Problem | None = None
+        self._heard = time.monotonic()
 
     @property
     def ended(self) -> bool:
         return self._found is not None or self._problem is not None
 
-    def first_answer(self) -> Found | Fill:
-        """The asset when it is here, or this Fill as soon as its bytes may be read along. Raises the fetch's problem."""
-        database.release()
+    @property
+    def progress(self) -> int:
+        """Bytes that have come."""
+        return self._progress
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end, but not longer; whether it has come."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self.ended or self._incoming is not None, LONGEST_FETCH):
-                raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout")
+            return self._changed.wait_for(lambda: self.ended, seconds)
+
+    def first_answer(self, *, patient: bool = True) -> Found | Fill:
+        """The asset when it is here, or this Fill as soon as its bytes may be read along. Raises the fetch's problem.
+
+        Raises Unavailable where too many wait for a silent upstream and, unless `patient`, UpstreamTimeout once it is silent.
+        """
+        database.release()
+        deadline = time.monotonic() + LONGEST_FETCH
+        with waiting.Place(self.repo) as place, self._changed:
+            while not self.ended and self._incoming is None:
+                if time.monotonic() > deadline or not (patient or self._heard_in(waiting.PATIENCE)):
+                    raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout")
+                place.keep(self._heard)
+                self._changed.wait(TICK)
         return self if self._incoming is not None else self.outcome()
+
+    def _hear(self) -> None:
+        """Something came from the upstream, here or where the lease is."""
+        self._heard = time.monotonic()
+        waiting.heard(self.repo)
+
+    def _heard_in(self, seconds: float) -> bool:
+        return time.monotonic() - self._heard < seconds
 
     def outcome(self) -> Found:
         """The asset when the fetch has ended. Raises the fetch's problem."""
@@ -186,32 +244,36 @@ class Fill:
         if isinstance(fence, Found):
             return fence
         try:
+            resting = circuit.resting(self.repo.upstreams)
             database.release()  # an upstream may be slow, and connections are few
-            with _kept_alive(fence):
-                return self._ask_upstreams(fence)
+            key = hashlib.sha256(self.repo.format.path_key(self.path).encode()).hexdigest()
+            lasting = jobs.outliving("fetch", {"path": self.path}, repository=self.repo, key=f"fetch {self.repo.id} {key}")
+            with leases.kept_alive(fence, lambda: self._heard_in(leases.RENEWED)), lasting:
+                return self._ask_upstreams(fence, resting)
         except Unavailable:
             if (meanwhile := self._look()) is not None:  # the lease was lost to a process that has recorded it
                 return meanwhile
             raise
         finally:
-            _release(fence)
+            leases.release(fence)
 
     def _lease(self) -> Found | str:
         """The right to fetch, as a fence; or what another process has fetched meanwhile."""
-        deadline = time.monotonic() + LEASE_WAIT
         pause = 0.02
         while True:
-            fence = _acquire(self.repo, self.path)
+            fence = leases.acquire(self.repo, self.path)
             try:
                 meanwhile = self._look()
             except Problem:
-                _release(fence)
+                leases.release(fence)
                 raise
             if meanwhile is not None:
-                _release(fence)
+                leases.release(fence)
                 return meanwhile
-            if fence or time.monotonic() > deadline:
+            if fence or not self._heard_in(LEASE_WAIT):
                 return fence
+            if leases.is_flowing(self.repo, self.path):
+                self._hear()
             connection.close()
             time.sleep(pause)
             pause = min(pause * 1.5, 0.5)
@@ -221,23 +283,28 @@ class Fill:
         self.asset, self.fresh = known.assets.get(self.repo.id), known.fresh.get(self.repo.id)
         if not _is_fresh(self.repo, self.path, self.asset, self.fresh):
             return None
+        if self._known_at is not None and self.fresh is not None and self.fresh.checked_at <= self._known_at:
+            return None
         return _cached(self.path, self.asset, self.fresh, cached_only=False)
 
-    def _ask_upstreams(self, fence: str) -> Found:
+    def _ask_upstreams(self, fence: str, resting: dict[str, datetime]) -> Found:
         """The first upstream that answers, in the listed order; what it says is final."""
-        failure: UpstreamFailed | None = None
+        failures: list[UpstreamFailed] = []
         for source in self.repo.upstreams:
             try:
-                return self._ask(source, fence)
-            except UpstreamFailed as error:
-                failure = error
+                with circuit.watched(source, resting):
+                    return self._ask(source, fence)
+            except UpstreamFailed as failure:
+                failures.append(failure)
                 if self.sha256:  # some of its bytes may have been sent: another's cannot follow
                     break
-        raise failure or UpstreamFailed(f"{self.repo.key} has no upstream")
+        asked = [failure for failure in failures if not isinstance(failure, UpstreamOut)]
+        raise (asked or failures or [UpstreamFailed(f"{self.repo.key} has no upstream")])[-1]
 
-    def _ask(self, source: upstream.Upstream, fence: str) -> Found:
+    def _ask(self, source: Upstream, fence: str) -> Found:
         url = self.repo.format.upstream_url(source.url, self.path)
         answer = upstream.ask(source, url, self._conditions())
+        self._hear()
         if answer.status == 200:
             return self._receive(answer, fence)
         answer.discard()
@@ -247,8 +314,16 @@ class Fill:
         if answer.status in (404, 410):
             publish.remember_freshness(self._freshness(answer, missing=True), fence)
             raise absent(self.path)
-        hint = "ask who runs this registry" if 400 <= answer.status < 500 and answer.status != 429 else "try again later"
-        raise UpstreamFailed(f"the upstream answered {answer.status}; {hint}", rule="upstream.status")
+        raise self._refused(source, answer)
+
+    def _refused(self, source: Upstream, answer: Answer) -> UpstreamFailed:
+        """What to tell of a status that is no answer; an upstream that wants to be left alone is."""
+        retry_after = answer.headers.get("retry-after")
+        if answer.status == 429 or (answer.status == 503 and retry_after):
+            return circuit.rest(source, retry_after)
+        rule = "upstream.down" if answer.status in (502, 503, 504) else "upstream.status"
+        hint = "ask who runs this registry" if 400 <= answer.status < 500 else "try again later"
+        return UpstreamFailed(f"the upstream answered {answer.status}; {hint}", rule=rule)
 
     def _conditions(self) -> dict[str, str]:
         if self.asset is None or self.fresh is None or self.fresh.missing:
@@ -256,50 +331,42 @@ class Fill:
         headers = {"If-None-Match": self.fresh.etag, "If-Modified-Since": self.fresh.last_modified}
         return {name: value for name, value in headers.items() if value}
 
-    def _receive(self, answer: upstream.Answer, fence: str) -> Found:
+    def _receive(self, answer: Answer, fence: str) -> Found:
         """Take the body in, verify it and record it."""
-        expected = stated_sha256(answer)
+        expected = "" if answer.encoding else answer.stated_sha256
         if not answer.framed and not expected:
             raise UpstreamFailed(
                 "the upstream's answer has no length, so a cut cannot be told from its end", rule="upstream.framing"
             )
         form = self.repo.format
-        with store().receive(form.largest, form.digests) as incoming:
+        with store().receive(form.largest, form.digests) as incoming, _blamed_on_the_upstream():
             self._let_others_read(answer, incoming, expected)
-            self._take(answer, incoming)
-            with self._changed:
-                self._incoming = None  # its file is about to move: who comes now waits for the end
+            try:
+                self._take(answer, incoming)
+            finally:
+                with self._changed:
+                    self._incoming = None  # its file is about to move or to go: who comes now waits for the end
             if answer.length is not None and incoming.size != answer.length:
                 raise UpstreamFailed("the upstream's body has another length than its head says", rule="upstream.framing")
             if expected and incoming.sha256 != expected:
                 raise UpstreamFailed("the upstream's bytes do not have the digest that it stated", rule="upstream.digest")
-            try:
-                described = form.describe(self.path, incoming.open, published=False)
-                new = New(self.path, Bytes.of(incoming), described)
-                publish.fill(self.repo, [new], self._freshness(answer, missing=False), fence)
-            except (Conflict, Forbidden) as error:
-                raise UpstreamFailed(
-                    f"the upstream changed what can never change: {error.detail}", rule="upstream.changed"
-                ) from error
-            except Problem as error:
-                if error.status in (400, 413):
-                    raise UpstreamFailed(
-                        f"the upstream sent what is malformed: {error.reason}", rule="upstream.malformed"
-                    ) from error
-                raise
+            described = form.describe(self.path, incoming.open, published=False)
+            new = New(self.path, Bytes.of(incoming), described)
+            publish.fill(self.repo, [new], self._freshness(answer, missing=False), fence)
         return self._recorded()
 
-    def _take(self, answer: upstream.Answer, incoming: Incoming) -> None:
+    def _take(self, answer: Answer, incoming: Incoming) -> None:
         deadline = time.monotonic() + LONGEST_FETCH
         for chunk in answer.chunks():
             incoming.write(chunk)
+            self._hear()
             with self._changed:
                 self._progress = incoming.size
                 self._changed.notify_all()
             if time.monotonic() > deadline:
                 raise UpstreamTimeout("the upstream's body took too long", rule="upstream.timeout")
 
-    def _let_others_read(self, answer: upstream.Answer, incoming: Incoming, expected: str) -> None:
+    def _let_others_read(self, answer: Answer, incoming: Incoming, expected: str) -> None:
         """Only where both the digest and the length are known before the end, so that wrong bytes are never completed.
 
         Not what is sent in one piece, nor where a cached answer could be served stale if these bytes turn out to be wrong.
@@ -317,7 +384,7 @@ class Fill:
             raise Unavailable(f"{self.path} was fetched and removed at once; try again")
         return replace(found, checked_at=timezone.now())
 
-    def _freshness(self, answer: upstream.Answer, *, missing: bool) -> Freshness:
+    def _freshness(self, answer: Answer, *, missing: bool) -> Freshness:
         now = timezone.now()
         lifetime = self.repo.cache.missing if missing else self.repo.format.lifetime(self.path, self.repo.cache.lifetime)
         before = self.fresh if answer.status == 304 else None
@@ -332,29 +399,18 @@ class Fill:
         )
 
 
-def stated_sha256(answer: upstream.Answer) -> str:
-    """The SHA-256 of the body as hex, where the head states it (RFC 9530 sections 2 and 3, or X-Checksum-Sha256).
-
-    Not of an encoded body: what is stated is of the bytes on the wire then, or of others.
-    """
-    if answer.encoding:
-        return ""
-    plain = answer.headers.get("x-checksum-sha256", "").strip().lower()
-    if len(plain) == 64 and all(character in "0123456789abcdef" for character in plain):
-        return plain
-    for member in (answer.headers.get("repr-digest", "") + "," + answer.headers.get("content-digest", "")).split(","):
-        name, _, value = member.strip().partition("=")
-        if name.lower() == "sha-256":
-            try:
-                digest = base64.b64decode(value.strip().strip(":"), validate=True)
-            except binascii.Error:
-                continue
-            if len(digest) == 32:
-                return digest.hex()
-    return ""
+@contextlib.contextmanager
+def _blamed_on_the_upstream() -> Iterator[None]:
+    """What is refused in a client's upload is a failure of the upstream in its own bytes."""
+    try:
+        yield
+    except (Conflict, Forbidden) as error:
+        raise UpstreamFailed(f"the upstream changed what can never change: {error.detail}", rule="upstream.changed") from error
+    except (Malformed, TooLarge) as error:
+        raise UpstreamFailed(f"the upstream sent what is malformed: {error.reason}", rule="upstream.malformed") from error
 
 
-def _header(answer: upstream.Answer, name: str, longest: int) -> str:
+def _header(answer: Answer, name: str, longest: int) -> str:
     """A validator that is too long to keep is of no use, so it is dropped rather than cut."""
     value = answer.headers.get(name, "")
     return value if len(value) <= longest else ""
@@ -364,13 +420,13 @@ _fills: dict[tuple[int, str], Fill] = {}
 _fills_lock = threading.Lock()
 
 
-def _join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None) -> Fill:
+def _join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, anew: bool = False) -> Fill:
     """The fetch of `path` that is under way in this process, or a new one."""
     place = (repo.id, repo.format.path_key(path))
     with _fills_lock:
         fill = _fills.get(place)
         if fill is None:
-            fill = _fills[place] = Fill(repo, path, asset, fresh)
+            fill = _fills[place] = Fill(repo, path, asset, fresh, anew=anew)
             threading.Thread(target=fill.run, name=f"fill {repo.key}", daemon=True).start()
     return fill
 
@@ -378,59 +434,3 @@ def _join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None) -> Fi
 def _forget(fill: Fill) -> None:
     with _fills_lock:
         _fills.pop((fill.repo.id, fill.repo.format.path_key(fill.path)), None)
-
-
-ACQUIRE = """
-INSERT INTO repos_lease (repository_id, path_key, fence, expires_at) VALUES (%s, %s, %s, %s)
-ON CONFLICT (repository_id, path_key) DO UPDATE SET fence = excluded.fence, expires_at = excluded.expires_at
-WHERE repos_lease.expires_at < %s
-"""
-
-
-def _acquire(repo: Repo, path: str) -> str:
-    """A fence if the lease of `path` was free or expired, else an empty string."""
-    fence, now = secrets.token_hex(16), database.now()
-    with connection.cursor() as cursor:
-        cursor.execute(ACQUIRE, [repo.id, repo.format.path_key(path), fence, *map(database.parameter, (now + LEASE, now))])
-        return fence if cursor.rowcount == 1 else ""
-
-
-_held: set[str] = set()
-_held_changed = threading.Condition()
-
-
-@contextlib.contextmanager
-def _kept_alive(fence: str) -> Iterator[None]:
-    """Renew the lease while the block runs, however long the upstream is silent."""
-    if not fence:
-        yield
-        return
-    with _held_changed:
-        if not _held:
-            threading.Thread(target=_renew_held, name="leases", daemon=True).start()
-        _held.add(fence)
-    try:
-        yield
-    finally:
-        with _held_changed:
-            _held.discard(fence)
-            _held_changed.notify_all()
-
-
-def _renew_held() -> None:
-    """Renew this process's leases until it holds none."""
-    while True:
-        with _held_changed:
-            if _held_changed.wait_for(lambda: not _held, LEASE.total_seconds() / 3):
-                return
-            fences = list(_held)
-        try:
-            Lease.objects.filter(fence__in=fences).update(expires_at=database.now() + LEASE)
-        except DatabaseError:
-            log.exception("leases could not be renewed; other processes may fetch the same")
-        connection.close()
-
-
-def _release(fence: str) -> None:
-    if fence:
-        Lease.objects.filter(fence=fence).delete()

@@ -25,7 +25,7 @@ from problems import Forbidden, Malformed, NotFound, Problem, RangeRefused, Upst
 from repos import database, proxy, resolve, usage
 from repos.blobs import CHUNK
 from repos.blobs.stores import store
-from repos.call import Call
+from repos.call import Call, Query
 from repos.catalogue import Repo
 from repos.proxy import Fill
 from repos.rows import Found, Known
@@ -55,19 +55,19 @@ def document(call: Call, media_type: str, *, cached_only: bool = False) -> HttpR
     return body(call, content, media_type, stale_since=stale_since)
 
 
-def parts(call: Call, *, cached_only: bool = False) -> tuple[list[bytes], datetime | None]:
+def parts(query: Query, *, cached_only: bool = False) -> tuple[list[bytes], datetime | None]:
     """What each repository that may answer says at the path, in order, and since when the oldest part is stale, if one is.
 
     A member that has nothing there is left out; one that fails is the answer, since an index that lacks what it had
     yesterday breaks builds silently. Raises NotFound where no part is found, Forbidden where a member's pattern refused it.
     """
-    known = resolve.look(call)
+    known = resolve.look(query)
     found: list[bytes] = []
     stale_since = None
     refusal: Forbidden | None = None
-    for repo in resolve.answering(call, known):
+    for repo in resolve.answering(query, known):
         try:
-            part, checked_at = _part(call, repo, known, cached_only=cached_only)
+            part, checked_at = _part(query, repo, known, cached_only=cached_only)
         except NotFound:
             continue
         except Forbidden as error:
@@ -76,7 +76,7 @@ def parts(call: Call, *, cached_only: bool = False) -> tuple[list[bytes], dateti
         found.append(part)
         stale_since = min(filter(None, (stale_since, checked_at)), default=None)
     if not found:
-        raise refusal or absent(call.path)
+        raise refusal or absent(query.path)
     return found, stale_since
 
 
@@ -84,11 +84,11 @@ LARGEST_DOCUMENT = 64 * 1024 * 1024
 """Bytes of one part of an index that is merged in memory."""
 
 
-def _part(call: Call, repo: Repo, known: Known, *, cached_only: bool) -> tuple[bytes, datetime | None]:
+def _part(query: Query, repo: Repo, known: Known, *, cached_only: bool) -> tuple[bytes, datetime | None]:
     """One repository's document, and since when it is stale, if it is."""
     if repo.is_local:
-        return repo.format.render(repo, call.path), None
-    found = proxy.get(repo, call.path, known.assets.get(repo.id), known.fresh.get(repo.id), cached_only=cached_only)
+        return repo.format.render(repo, query.path), None
+    found = proxy.get(repo, query.path, known.assets.get(repo.id), known.fresh.get(repo.id), cached_only=cached_only)
     return read_document(found), found.checked_at if isinstance(found, Found) and found.stale else None
 
 

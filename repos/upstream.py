@@ -1,28 +1,38 @@
-"""Asking an upstream over HTTP: one connector, with every rule of egress in it.
+"""Asking an upstream over HTTP: one connector, with every rule of it in one place.
 
-Credentials are sent to the origin of the configured URL only, environment proxies are not used, redirects are followed by
-hand, every read has a deadline, and a body counts only if its framing says that it is whole.
+Credentials are sent to the origin of the configured URL only, and only that may be inside (see `repos.egress`). Environment
+proxies are not used, redirects are followed by hand, what comes too slowly is a failure however steadily it drips, and a body
+counts only if its framing says that it is whole.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
+import hashlib
+import http.client
+import io
 import os
 import re
+import socket
 import ssl
+import time
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urljoin
 
 import urllib3
-from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import TimeoutError as UrllibTimeout
 from urllib3.util import parse_url
 
-from problems import UpstreamFailed, UpstreamTimeout
+from problems import Problem, UpstreamFailed, UpstreamTimeout
+from repos import egress
 from repos.blobs import CHUNK
 from repos.catalogue import Upstream
 
@@ -31,6 +41,11 @@ USER_AGENT = "entrepot"
 PLAIN = re.compile(r"[!-\[\]-~]+")
 """A URL of printable ASCII without back-slashes, which readers of URLs take for different things."""
 CONNECT_SECONDS = 10.0
+CHECK_SECONDS = 5.0
+PACE = 1024
+"""Bytes a second that come at least, on average over each `timeout` of waiting for them."""
+LARGEST_HEAD = 256 * 1024
+"""Bytes of an answer's head, with what may come before it (1xx)."""
 DISCARDED = 64 * 1024
 """The most bytes that are read of a body that nobody wants."""
 
@@ -48,16 +63,16 @@ class Answer:
     @property
     def length(self) -> int | None:
         """Bytes that the body will have, where the upstream says so and neither encodes it nor sends it in chunks."""
-        return None if self.encoding or self._chunked else self._stated_length
+        return None if self.encoding or self._transfer_coding else self._stated_length
 
     @property
     def framed(self) -> bool:
         """Whether the end of the body can be told from a cut connection (RFC 9112 section 6.3)."""
-        return self._chunked or self._stated_length is not None
+        return self._transfer_coding == "chunked" or (not self._transfer_coding and self._stated_length is not None)
 
     @property
-    def _chunked(self) -> bool:
-        return "chunked" in self.headers.get("transfer-encoding", "").lower()
+    def _transfer_coding(self) -> str:
+        return self.headers.get("transfer-encoding", "").lower()
 
     @property
     def _stated_length(self) -> int | None:
@@ -69,6 +84,24 @@ class Answer:
         """The body's content encoding; empty: none."""
         encoding = self.headers.get("content-encoding", "").strip().lower()
         return "" if encoding == "identity" else encoding
+
+    @property
+    def stated_sha256(self) -> str:
+        """The SHA-256 that the head states, as hex (RFC 9530 sections 2 and 3, or X-Checksum-Sha256); empty: none.
+
+        Of an encoded body it may be that of the bytes on the wire or of those that they stand for.
+        """
+        plain = self.headers.get("x-checksum-sha256", "").strip().lower()
+        if re.fullmatch("[0-9a-f]{64}", plain):
+            return plain
+        for member in (self.headers.get("repr-digest", "") + "," + self.headers.get("content-digest", "")).split(","):
+            name, _, value = member.strip().partition("=")
+            if name.lower() == "sha-256":
+                with contextlib.suppress(binascii.Error):
+                    digest = base64.b64decode(value.strip().strip(":"), validate=True)
+                    if len(digest) == 32:
+                        return digest.hex()
+        return ""
 
     def chunks(self) -> Iterator[bytes]:
         """The body, whole or UpstreamFailed."""
@@ -91,8 +124,8 @@ class HttpAnswer(Answer):
             raise UpstreamFailed(
                 f"the upstream sent an encoding that was not asked for ({self.encoding[:20]})", rule="upstream.body"
             )
-        with _failures(), contextlib.closing(self.response):
-            yield from _gunzip(self._raw()) if self.encoding else self._raw()
+        with _failures("upstream.body"), contextlib.closing(self.response):
+            yield from self._decoded() if self.encoding else self._raw()
 
     def discard(self) -> None:
         """Let the body go; the connection is kept for the next question where little is left of it."""
@@ -101,8 +134,18 @@ class HttpAnswer(Answer):
                 self.response.release_conn()
         self.response.close()
 
+    def _decoded(self) -> Iterator[bytes]:
+        wire, plain = hashlib.sha256(), hashlib.sha256()
+        for piece in _gunzip(_hashed(self._raw(), wire)):
+            plain.update(piece)
+            yield piece
+        if self.stated_sha256 not in ("", wire.hexdigest(), plain.hexdigest()):
+            raise UpstreamFailed("the upstream's bytes do not have the digest that it stated", rule="upstream.digest")
+
     def _raw(self) -> Iterator[bytes]:
-        yield from self.response.stream(CHUNK, decode_content=False)
+        """The bytes as they come, so that those who read along get them at once."""
+        while chunk := self.response.read1(CHUNK, decode_content=False):
+            yield chunk
 
 
 def ask(upstream: Upstream, url: str, headers: Mapping[str, str]) -> Answer:
@@ -113,12 +156,23 @@ def ask(upstream: Upstream, url: str, headers: Mapping[str, str]) -> Answer:
     for _ in range(REDIRECTS + 1):
         response = _get(upstream, url, headers)
         answer = HttpAnswer(response.status, {name.lower(): value for name, value in response.headers.items()}, response)
-        target = answer.headers.get("location")
-        if answer.status not in (301, 302, 303, 307, 308) or not target:
+        targets = response.headers.getlist("location")
+        if answer.status not in (301, 302, 303, 307, 308) or not targets:
             return answer
         answer.discard()
-        url = _redirected(url, target)
+        url = _redirected(url, *targets)
     raise UpstreamFailed(f"the upstream redirected more than {REDIRECTS} times", rule="upstream.redirect")
+
+
+def answers(upstream: Upstream) -> bool:
+    """Whether the upstream answers at its own URL at all, with whatever is no failure of its own. Takes a few seconds at most."""
+    brief = replace(upstream, timeout=min(upstream.timeout, CHECK_SECONDS))
+    try:
+        response = _get(brief, f"{upstream.url}/", {})
+    except Problem:
+        return False
+    response.close()
+    return response.status < 500 and response.status != 429
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -130,29 +184,33 @@ def origin(url: str) -> tuple[str, str, int]:
 
 def _get(upstream: Upstream, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
     wanted = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
-    if origin(url) == origin(upstream.url):
+    configured = origin(url) == origin(upstream.url)
+    if configured:
         wanted |= _credentials(upstream)
     with _failures():
+        changed = os.stat(upstream.ca).st_mtime_ns if upstream.ca else 0
+        pool = _pool_for(upstream.ca, changed, None if configured else upstream.egress)
         try:
-            return _request(upstream, url, wanted)
+            return _request(pool, url, wanted, upstream.timeout)
         except ProtocolError:  # an idle connection may have been ended just as it was used again
-            return _request(upstream, url, wanted)
+            return _request(pool, url, wanted, upstream.timeout)
 
 
-def _request(upstream: Upstream, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-    changed = os.stat(upstream.ca).st_mtime_ns if upstream.ca else 0
-    return _pool_for(upstream.ca, changed).request(
+def _request(pool: urllib3.PoolManager, url: str, headers: Mapping[str, str], timeout: float) -> urllib3.BaseHTTPResponse:
+    return pool.request(
         "GET",
         url,
         headers=headers,
         redirect=False,
         retries=False,
         preload_content=False,
-        timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, upstream.timeout), read=upstream.timeout),
+        timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout),
     )
 
 
-def _redirected(url: str, target: str) -> str:
+def _redirected(url: str, target: str, *others: str) -> str:
+    if others:
+        raise UpstreamFailed("the upstream redirected to several addresses at once", rule="upstream.redirect")
     try:
         new = urljoin(url, target)
         scheme, host, _ = origin(new)
@@ -175,28 +233,112 @@ def _credentials(upstream: Upstream) -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _pool_for(ca: str, changed: int) -> urllib3.PoolManager:
-    """Connections that trust the system's certificates, and those in the file `ca` if one is named, as last `changed`."""
+def _pool_for(ca: str, changed: int, allowed: tuple[str, ...] | None) -> urllib3.PoolManager:
+    """Connections to the addresses `allowed` (see `egress.connect`).
+
+    They trust the system's certificates, and those in the file `ca` if one is named, as last `changed`.
+    """
     context = ssl.create_default_context()
     if ca:
         context.load_verify_locations(ca)
-    return urllib3.PoolManager(num_pools=32, maxsize=64, ssl_context=context)
+    manager = urllib3.PoolManager(num_pools=32, maxsize=64, ssl_context=context)
+    manager.pool_classes_by_scheme = {
+        "http": _pool_class(urllib3.HTTPConnectionPool, HTTPConnection, allowed),
+        "https": _pool_class(urllib3.HTTPSConnectionPool, HTTPSConnection, allowed),
+    }
+    return manager
+
+
+def _pool_class(pool: Any, connection: Any, allowed: tuple[str, ...] | None) -> Any:
+    """A pool of urllib3's whose connections are made by `egress.connect`, and whose answers come at a pace."""
+
+    class Connection(connection):
+        response_class = _Response
+
+        def _new_conn(self) -> socket.socket:
+            return egress.connect(self._dns_host, self.port, allowed=allowed, timeout=self.timeout)
+
+    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer of which a head without end, one that drips, and a line that is cut are errors, as silence is."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any):
+        super().__init__(sock, *arguments, **options)
+        self._pace = _Pace(self.fp.detach(), sock, sock.gettimeout() or CONNECT_SECONDS)
+        self.fp = _Lines(self._pace)
+
+    def begin(self) -> None:
+        """Read the head of the answer proper; what may come before it (1xx) is of no interest (RFC 9110 section 15.2)."""
+        super().begin()
+        while self.status < 200:
+            self.headers = None  # type: ignore[assignment]  # as if none had been read
+            super().begin()
+        self._pace.limit = None
+
+
+class _Lines(io.BufferedReader):
+    """Lines that end; http.client takes what is left of one that was cut for the whole of it."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size:
+            raise http.client.IncompleteRead(line)
+        return line
+
+
+class _Pace(io.RawIOBase):
+    """A socket's bytes, as long as PACE of them come a second; only time spent waiting for them counts."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, timeout: float):
+        self._raw, self._sock, self._timeout = raw, sock, timeout
+        self._waited, self._count = 0.0, 0
+        self.limit: int | None = LARGEST_HEAD
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._waited >= self._timeout:
+            self._begin_again()
+        self._sock.settimeout(self._timeout - (self._waited if self.limit is not None else 0))
+        began = time.monotonic()
+        count = self._raw.readinto(buffer) or 0
+        self._waited += time.monotonic() - began
+        self._count += count
+        if self.limit is not None and self._count > self.limit:
+            raise http.client.HTTPException("the head has no end")
+        return count
+
+    def _begin_again(self) -> None:
+        if self.limit is not None or self._count < PACE * self._timeout:
+            raise TimeoutError("too few bytes came in time")
+        self._waited, self._count = 0.0, 0
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 @contextlib.contextmanager
-def _failures() -> Iterator[None]:
-    """Turn what the connection does into the upstream's failures."""
+def _failures(rule: str = "upstream.failed") -> Iterator[None]:
+    """Turn what the connection does into the upstream's failures, which `rule` names where it is not silence."""
     try:
         yield
-    except NewConnectionError as error:  # which urllib3 counts among the timeouts
-        raise UpstreamFailed("the upstream could not be reached; try again later", rule="upstream.failed") from error
     except UrllibTimeout as error:
         raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout") from error
     except (HTTPError, OSError, ValueError, zlib.error) as error:
         raise UpstreamFailed(
             f"the upstream could not be reached or sent an incomplete answer ({type(error).__name__}); try again later",
-            rule="upstream.failed",
+            rule=rule,
         ) from error
+
+
+def _hashed(chunks: Iterator[bytes], hasher: Any) -> Iterator[bytes]:
+    for chunk in chunks:
+        hasher.update(chunk)
+        yield chunk
 
 
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from ssl import SSLContext
 
 import pytest
 
@@ -22,10 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and a data folder of its own."""
+    """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and data of its own, but a node `beside`."""
     started: list[Server] = []
 
-    def start(**environment: str) -> Server:
+    def start(beside: Server | None = None, **environment: str) -> Server:
+        if beside is not None:
+            started.append(beside.node())
+            return started[-1].start()
         data = tmp_path_factory.mktemp("data")
         postgres = os.environ.get("ENTREPOT_TEST_POSTGRES")
         url = fresh_database(postgres) if postgres else f"sqlite:///{data}/entrepot.sqlite3"
@@ -39,12 +43,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., S
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Callable[[], Upstream]]:
+def upstream() -> Iterator[Callable[..., Upstream]]:
     """Starts scripted upstreams."""
     started: list[Upstream] = []
 
-    def start() -> Upstream:
-        started.append(Upstream())
+    def start(tls: SSLContext | None = None) -> Upstream:
+        started.append(Upstream(tls=tls))
         return started[-1]
 
     yield start

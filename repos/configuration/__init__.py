@@ -3,7 +3,7 @@
 documents.py     files in, one document out; other products' forms are translated here
 fields.py        the words that documents are written in: durations, globs, secrets
 section.py       what a section is
-repositories.py  accounts.py  history.py      the sections
+repositories.py  accounts.py  singles.py       the sections
 engine.py        apply, diff and export, for any section
 
 A section is a list of items that have names. An item becomes what the document says of it; what it leaves out has its default.

@@ -15,11 +15,11 @@ from problems import Conflict, Malformed, Unavailable
 from repos.configuration import documents
 from repos.configuration.accounts import Grants, Groups, Roles, Users, somebody_manages_users
 from repos.configuration.fields import unknown
-from repos.configuration.history import History
 from repos.configuration.repositories import Repositories
 from repos.configuration.section import Document, Section, shown
+from repos.configuration.singles import Egress, History
 
-SECTIONS: tuple[Section, ...] = (Roles(), Groups(), Users(), Repositories(), History(), Grants())
+SECTIONS: tuple[Section, ...] = (Roles(), Groups(), Users(), Repositories(), History(), Egress(), Grants())
 """In the order in which they are written, so that what is named is there already. They are removed from the other way round."""
 
 
@@ -81,7 +81,7 @@ def export() -> dict[str, Any]:
     """The document that `apply` takes, of all that is stored. Secrets are the names of environment variables."""
     with _database():
         sections = {section.name: section.export() for section in SECTIONS}
-    order = ("repositories", "history", "roles", "groups", "users", "grants")
+    order = ("repositories", "history", "egress", "roles", "groups", "users", "grants")
     return {"version": documents.VERSION, **{name: sections[name] for name in order if sections[name]}}
 
 

@@ -9,18 +9,19 @@ A publisher that holds the row's shared lock is skipped; whether the blob is fre
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 
-from repos import database, publish
+from repos import database, jobs
 from repos.blobs.stores import store
-from repos.catalogue import duration, load_one
-from repos.models import Aside, Asset, Blob, Change, Freshness, Lease, Repository
-from repos.upkeep import fsck, kept_for
+from repos.jobs import schedule
+from repos.models import Aside, Asset, Blob, Freshness, Lease, Rest
+from repos.upkeep import expire, fsck, kept_for
 
 GRACE = timedelta(hours=1)
 STRAY = timedelta(hours=1)
@@ -37,18 +38,38 @@ class Freed:
     orphans: int = 0
     leftovers: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.size} bytes: {self.blobs} blobs, {self.orphans} objects without a row, {self.leftovers} unfinished uploads"
 
-def sweep(*, grace: timedelta = GRACE, stray: timedelta = STRAY, dry_run: bool = False) -> Freed:
+
+@jobs.kind("gc", permission="system:manage", every=timedelta(days=1))
+def run(job: jobs.Running) -> dict[str, Any]:
+    """What `sweep` does, and old jobs forgotten."""
+    freed = sweep(told=job.progress)
+    forgotten = schedule.forget()
+    job.log(f"freed {freed}; forgot {forgotten} jobs")
+    return {**asdict(freed), "jobs": forgotten}
+
+
+def sweep(
+    *,
+    grace: timedelta = GRACE,
+    stray: timedelta = STRAY,
+    dry_run: bool = False,
+    told: Callable[[int], None] = lambda blobs: None,
+) -> Freed:
     """Free what is free and older than `grace`; remove what no row names and is older than `stray`. `dry_run` only counts.
 
+    `told` hears after each step how many blobs were freed, and may end the sweep by raising: what is left the next does.
     Any `grace` is safe while others publish. A `stray` shorter than an upload takes from its last byte to its commit is not.
     """
     freed = Freed()
     if not dry_run:
-        _close_unused()
+        expire.close_unused(lambda _: told(0))
         Aside.objects.filter(expires_at__lt=database.now()).delete()
         Lease.objects.filter(expires_at__lt=database.now() - grace).delete()
         Freshness.objects.filter(missing=True, expires_at__lt=database.now()).delete()
+        Rest.objects.filter(until__lt=database.now()).delete()
         _finish_marked()
     for blobs in _batches(grace):
         if dry_run or _mark(blobs, grace):
@@ -57,19 +78,9 @@ def sweep(*, grace: timedelta = GRACE, stray: timedelta = STRAY, dry_run: bool =
             freed.size += sum(blob.size for blob in taken)
         if not dry_run:
             _finish_marked()
+        told(freed.blobs)
     _remove_strays(freed, stray, dry_run=dry_run)
     return freed
-
-
-def _close_unused() -> None:
-    """Close what nobody asked a remote for in `cache.unused`; it is fetched again when somebody does."""
-    for row in Repository.objects.filter(kind=Repository.Kind.REMOTE, settings__cache__unused__isnull=False):
-        before = database.now() - duration(row.settings["cache"]["unused"])
-        came = Change.objects.filter(repository=row, number=OuterRef("since"), at__lt=before)
-        unused = Asset.objects.filter(Exists(came), repository=row, until=None).exclude(usage__last_used__gte=before)
-        repo = load_one(row)
-        while paths := list(unused.values_list("path", flat=True)[:BATCH]):
-            publish.delete(repo, paths, "gc")
 
 
 def _free(grace: timedelta):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -74,19 +73,6 @@ def digest_of_get(world, path: str) -> str:
     return hasher.hexdigest() if answer.status == 200 else f"status {answer.status}"
 
 
-def memory_peak(world) -> int:
-    """The largest that one of the server's processes has been, in bytes."""
-    peaks = []
-    for task in Path("/proc").glob("[0-9]*/status"):
-        try:
-            fields = dict(line.split(":", 1) for line in task.read_text().splitlines())
-            if int(Path(task.parent, "stat").read_text().rpartition(")")[2].split()[2]) == world.process_group:
-                peaks.append(int(fields["VmHWM"].split()[0]) * 1024)
-        except (OSError, KeyError, ValueError):
-            continue
-    return max(peaks)
-
-
 def test_ninety_who_ask_for_64_mib_cause_one_fetch_and_all_get_the_same(world, up, digest):
     def send(handler) -> None:
         handler.send_response(200)
@@ -132,11 +118,11 @@ def test_a_client_that_leaves_does_not_end_the_fetch_for_others(world, up, diges
 
 
 def test_large_artefacts_go_through_without_being_held_in_memory(world, digest):
-    before = memory_peak(world)
+    before = world.memory_peak()
     assert world.request("PUT", "/raw/here/large", pieces(), user=ADMIN).status == 201
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: digest_of_get(world, "/raw/here/large"), range(8))) == {digest}
-    assert memory_peak(world) - before < SIZE // 2
+    assert world.memory_peak() - before < SIZE // 2
 
 
 def test_those_who_come_while_the_fetch_is_being_recorded_get_the_whole_too(world, up, digest):

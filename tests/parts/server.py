@@ -40,8 +40,9 @@ class Server:
         self.root = root
         self.data = data
         self.database_url = database_url
+        self._given = environment or {}
         self.port = _free_port()
-        self.tls = bool((environment or {}).get("ENTREPOT_TLS"))
+        self.tls = bool(self._given.get("ENTREPOT_TLS"))
         self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ENTREPOT_")}
         self.environment = {
@@ -52,7 +53,7 @@ class Server:
             "ENTREPOT_ADMIN_PASSWORD": ADMIN_PASSWORD,
             "ENTREPOT_WORKERS": "2",
             "ENTREPOT_THREADS": "32",
-            **(environment or {}),
+            **self._given,
         }
         self._process: subprocess.Popen | None = None
         self._log = data / "server.log"
@@ -156,9 +157,21 @@ class Server:
     def authorization(user: tuple[str, str] | None) -> dict[str, str]:
         return _authorization(user)
 
-    @property
-    def process_group(self) -> int:
-        return self._process.pid
+    def memory_peak(self) -> int:
+        """The largest that one of the server's processes has been, in bytes."""
+        peaks = []
+        for task in Path("/proc").glob("[0-9]*/status"):
+            try:
+                fields = dict(line.split(":", 1) for line in task.read_text().splitlines())
+                if int(Path(task.parent, "stat").read_text().rpartition(")")[2].split()[2]) == self._process.pid:
+                    peaks.append(int(fields["VmHWM"].split()[0]) * 1024)
+            except (OSError, KeyError, ValueError):
+                continue
+        return max(peaks)
+
+    def node(self) -> Server:
+        """Another node of the same installation: one database, one store, a port of its own."""
+        return Server(self.data, self.database_url, self._given)
 
     def connect(self) -> http.client.HTTPConnection:
         if not self.tls:

@@ -7,8 +7,9 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ssl import SSLContext
 from typing import Any
 
 Route = bytes | int | Callable[["Handler"], None]
@@ -44,10 +45,12 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def __init__(self, *arguments: Any) -> None:
+        self.connections = 0
         self._open: set[socket.socket] = set()
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
         self._open.add(request)
         super().process_request(request, client_address)
 
@@ -70,16 +73,19 @@ class Server(ThreadingHTTPServer):
 class Upstream:
     """`routes`: path -> bytes (200), a status, or a function of the handler; `default` for all others. `seen`: what was asked."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: SSLContext | None = None) -> None:
         self.routes: dict[str, Route] = {}
         self.default: Route = 404
         self.seen: list[tuple[str, dict[str, str]]] = []
+        self._tls = tls
         self._start(port)
 
     def _start(self, port: int) -> None:
         self._server = Server(("127.0.0.1", port), type("H", (Handler,), {"upstream": self}))
+        if self._tls:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def stop(self) -> None:
@@ -93,6 +99,11 @@ class Upstream:
             yield
         finally:
             self._start(self.port)
+
+    @property
+    def connections(self) -> int:
+        """How many have come since it was started last."""
+        return self._server.connections
 
     def hits(self, path: str) -> int:
         return sum(seen == path for seen, _ in self.seen)
@@ -134,9 +145,74 @@ class Upstream:
         return route
 
     @staticmethod
+    def held(body: bytes, go_on: threading.Event) -> Route:
+        """The body when the test says so, with not a byte before; a minute later all the same, so that nothing hangs."""
+
+        def route(handler: Handler) -> None:
+            go_on.wait(60)
+            handler.answer(200, body)
+
+        return route
+
+    @staticmethod
+    def redirect(location: str, status: int = 302) -> Route:
+        return lambda handler: handler.answer(status, b"", {"Location": location})
+
+    @staticmethod
+    def wire(sent: bytes | Callable[[], Iterable[bytes]], pause: float = 0) -> Route:
+        """Exactly these bytes, head and all, with seconds between the pieces; then the connection ends."""
+
+        def route(handler: Handler) -> None:
+            handler.close_connection = True
+            with contextlib.suppress(OSError):  # the other side has heard enough
+                for piece in (sent,) if isinstance(sent, bytes) else sent():
+                    handler.wfile.write(piece)
+                    time.sleep(pause)
+
+        return route
+
+    @staticmethod
+    def dripping(sent: bytes, start: int) -> Route:
+        """The bytes before `start` at once, and then one a second."""
+        return Upstream.wire(lambda: (sent[:start], *(sent[n : n + 1] for n in range(start, len(sent)))), pause=1)
+
+    @staticmethod
+    def asked_again(ask: Callable[[], Any]) -> None:
+        """Wait until a server of one process, which may have left the upstream alone for its failures, asks it again."""
+        deadline = time.monotonic() + 60
+        while "upstream.out" in (reason := ask().reason) or "upstream.rest" in reason:
+            assert time.monotonic() < deadline, reason
+            time.sleep(0.05)
+
+    @staticmethod
     def incomplete(ask: Callable[[], Any]) -> bool:
         """Whether the answer was a failure, or was never completed."""
         try:
             return ask().status >= 500
         except (http.client.HTTPException, OSError):
             return True
+
+
+def head(*lines: str, status: str = "200 OK") -> bytes:
+    """An answer's head as it goes over the wire."""
+    return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode()
+
+
+def in_chunks(body: bytes, size: int = 65_536) -> bytes:
+    """The body in chunked transfer coding (RFC 9112 section 7.1)."""
+    chunks = [body[start : start + size] for start in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""])
+
+
+@contextlib.contextmanager
+def full() -> Iterator[str]:
+    """The URL of an address where nobody accepts and the queue is full, so that not even a connection comes about."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -1,6 +1,7 @@
 """Go modules, by the GOPROXY protocol (go.dev/ref/mod#goproxy-protocol), with the checksum database relayed.
 
 parse.py    what bytes and paths mean (golang.org/x/mod's rules), pure
+ahead.py    what a go.sum, or a list of modules, asks for
 index.py    @v/list and @latest from rows, and merged
 views.py    what is answered
 """
@@ -8,12 +9,13 @@ views.py    what is answered
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from datetime import timedelta
 
 from problems import Malformed, Problem, TooLarge
 from repos.catalogue import Repo
-from repos.format import Described, Format, OpenBlob
-from repos.formats.go import index, parse
+from repos.format import Described, Format, OpenBlob, Wanted
+from repos.formats.go import ahead, index, parse
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -54,6 +56,15 @@ class Go(Format):
 
     def merge(self, path: str, parts: list[bytes]) -> bytes:
         return index.merged_list(parts)
+
+    def wanted(self, text: str) -> Iterator[Wanted]:
+        return ahead.wanted(text)
+
+    def named_in(self, path: str, documents: list[bytes]) -> tuple[str, ...]:
+        return ahead.named_in(path, documents)
+
+    def locked_digest(self, path: str, sha256: str) -> str:
+        return ahead.h1(path, sha256)
 
     def setup(self, repo: Repo, base_url: str, *, signed_in: bool) -> str:
         from repos.formats.go.setup import instructions

@@ -32,7 +32,4 @@ class Command(BaseCommand):
     def handle(self, *, dry_run: bool, grace: int, stray: int, **options) -> None:
         freed = gc.sweep(grace=timedelta(seconds=grace), stray=timedelta(seconds=stray), dry_run=dry_run)
         word = "would free" if dry_run else "freed"
-        self.stdout.write(
-            f"{word} {freed.size} bytes: {freed.blobs} blobs, {freed.orphans} objects without a row, "
-            f"{freed.leftovers} unfinished uploads"
-        )
+        self.stdout.write(f"{word} {freed}")

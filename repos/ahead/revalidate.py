@@ -1,0 +1,82 @@
+"""Asks upstreams again for documents that are in use, shortly before they expire, so that no client waits for it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection
+
+from accounts import epoch
+from problems import NotFound, Problem
+from repos import catalogue, database, jobs, proxy
+from repos.ahead import several
+
+TICK = timedelta(seconds=12)
+"""How often it is looked for what expires."""
+SOONEST, LATEST = timedelta(seconds=60), timedelta(seconds=5)
+"""The most and the least time before the end of a lifetime; within them a tenth of the lifetime."""
+FIRST_USES = timedelta(seconds=15)
+"""Uses so soon after a document came are of those who had it fetched (`repos.usage` writes after ten seconds)."""
+AT_ONCE = 200
+"""The most documents of one look."""
+
+EXPIRING = """
+SELECT f.repository_id, a.path, f.checked_at, f.expires_at, u.last_used
+  FROM repos_freshness f
+  JOIN repos_asset a ON a.repository_id = f.repository_id AND a.path_key = f.path_key AND a.until IS NULL
+  JOIN repos_usage u ON u.asset_id = a.id AND u.last_used > f.checked_at
+ WHERE f.expires_at > %s AND f.expires_at <= %s AND NOT f.missing
+ ORDER BY f.expires_at LIMIT %s
+"""
+
+
+def ask_for_what_expires() -> None:
+    """A job for each remote that has documents in use which expire before the next look, or soon after."""
+    remotes = {repo.id: repo for repo in catalogue.repositories(epoch.current()).values() if repo.is_remote and not repo.offline}
+    wanted: defaultdict[int, list[str]] = defaultdict(list)
+    for repository_id, path in _expiring():
+        wanted[repository_id].append(path)
+    for repository_id in sorted(wanted.keys() & remotes.keys()):
+        jobs.enqueue(
+            "revalidate",
+            {"paths": wanted[repository_id]},
+            repository=remotes[repository_id],
+            key=f"revalidate {repository_id}",
+        )
+
+
+def _expiring() -> list[tuple[int, str]]:
+    now = database.now()
+    with connection.cursor() as cursor:
+        cursor.execute(EXPIRING, [*map(database.parameter, (now, now + SOONEST + TICK)), AT_ONCE])
+        rows = [(pk, path, *map(database.moment, moments)) for pk, path, *moments in cursor.fetchall()]
+    return [
+        (repository_id, path)
+        for repository_id, path, checked_at, expires_at, last_used in rows
+        if expires_at - now <= _ahead(expires_at - checked_at) + TICK
+        and last_used - checked_at > min(FIRST_USES, (expires_at - checked_at) / 4)
+    ]
+
+
+def _ahead(lifetime: timedelta) -> timedelta:
+    return min(max(lifetime / 10, LATEST), SOONEST)
+
+
+@jobs.kind("revalidate", check=lambda arguments, _: arguments, attempts=1, keep=timedelta(days=1))
+def run(job: jobs.Running) -> dict[str, Any]:
+    """Ask for each of the job's paths; the first failure ends it: clients are served what is cached, and find out themselves."""
+    repo, paths = job.repository(), job.arguments["paths"]
+    asked = 0
+    for path, outcome in several(job, paths, lambda path: proxy.start(repo, path, anew=True).outcome()):
+        if isinstance(outcome, NotFound):
+            job.log(f"{path} is no more")
+        elif isinstance(outcome, Problem):
+            job.log(f"{path}: {outcome.reason}")
+            raise outcome
+        elif isinstance(outcome, Exception):
+            raise outcome
+        asked += 1
+        job.progress(asked, len(paths))
+    return {"asked": asked}

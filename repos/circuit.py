@@ -1,0 +1,144 @@
+"""Whether an upstream is asked at all.
+
+asked ── FAILURES in a row ─────────────> out: nobody waits for it, and a thread checks on it ── it answers ──> asked
+  └───── 429, or 503 with Retry-After ──> resting, in every process, for as long as it said ──────────────────> asked
+
+It fails when it cannot be reached, is silent, or says that what is behind it is down. A wrong answer (another digest, a malformed
+file, a 500 at one path) is no such failure: at the next path it may be right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+from django.utils.http import parse_http_date_safe
+
+from problems import NotFound, UpstreamFailed, UpstreamOut
+from repos import database, upstream
+from repos.catalogue import Upstream
+from repos.models import Rest
+
+log = logging.getLogger("entrepot.circuit")
+
+FAILURES = 3
+COUNTED = frozenset({"upstream.failed", "upstream.timeout", "upstream.down"})
+FIRST_CHECK, LAST_CHECK = 0.5, 30.0
+"""Seconds between two checks of an upstream that is out: longer each time."""
+UNASKED = 600.0
+"""Seconds after which an upstream that nobody asks for is not checked any more."""
+USUAL_REST, LONGEST_REST = 10, 3600
+"""Seconds that an upstream is left alone when its 429 does not say how long, and at most."""
+
+
+class Circuit:
+    """What this process knows of one upstream."""
+
+    def __init__(self, source: Upstream):
+        self._source = source
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._asked = 0.0
+        self._out = False
+
+    def check(self) -> None:
+        """Raises UpstreamOut where it is not to be asked."""
+        self._asked = time.monotonic()
+        if self._out:
+            raise UpstreamOut(
+                "the upstream does not answer, and is left alone until it does; try again later",
+                rule="upstream.out",
+                headers={"Retry-After": "5"},
+            )
+
+    def answered(self) -> None:
+        with self._lock:
+            self._failures, self._out = 0, False
+
+    def failed(self) -> None:
+        with self._lock:
+            self._failures += 1
+            if self._out or self._failures < FAILURES:
+                return
+            self._out = True
+        log.warning("%s failed %d times in a row and is left alone until it answers", self._source.url, FAILURES)
+        threading.Thread(target=self._check_until_it_answers, name="upstream check", daemon=True).start()
+
+    def _check_until_it_answers(self) -> None:
+        pause = FIRST_CHECK
+        while self._out and time.monotonic() - self._asked < UNASKED:
+            threading.Event().wait(pause)
+            if upstream.answers(self._source):
+                log.warning("%s answers again", self._source.url)
+                break
+            pause = min(2 * pause, LAST_CHECK)
+        with self._lock:
+            self._failures, self._out = FAILURES - 1, False  # a check is not a proof: one more failure and it is out again
+
+
+_circuits: dict[Upstream, Circuit] = {}
+
+
+@contextlib.contextmanager
+def watched(source: Upstream, resting: dict[str, datetime]) -> Iterator[None]:
+    """Ask `source` within the block, whose failures count. Raises UpstreamOut where it is out, or among the `resting`."""
+    if (until := resting.get(_key(source))) is not None:
+        raise _rests(until)
+    circuit = _circuits.setdefault(source, Circuit(source))
+    circuit.check()
+    try:
+        yield
+    except UpstreamFailed as failure:
+        if not isinstance(failure, UpstreamOut):
+            circuit.failed() if failure.rule in COUNTED else circuit.answered()
+        raise
+    except NotFound:
+        circuit.answered()
+        raise
+    circuit.answered()
+
+
+def resting(sources: Iterable[Upstream]) -> dict[str, datetime]:
+    """Which of the upstreams rest, and until when. One query."""
+    known = Rest.objects.filter(upstream__in=[_key(source) for source in sources], until__gt=database.now())
+    return dict(known.values_list("upstream", "until"))
+
+
+def rest(source: Upstream, retry_after: str | None) -> UpstreamOut:
+    """Leave `source` alone, in every process, for as long as it says (RFC 9110 section 10.2.3); gives what to tell the client."""
+    until = database.now() + timedelta(seconds=_seconds(retry_after))
+    Rest.objects.update_or_create(upstream=_key(source), defaults={"until": until})
+    database.release()
+    log.warning("%s asks to be left alone until %s", source.url, until.isoformat(timespec="seconds"))
+    return _rests(until)
+
+
+def _rests(until: datetime) -> UpstreamOut:
+    left = max(1, round((until - timezone.now()).total_seconds()))
+    return UpstreamOut(
+        f"the upstream has asked to be left alone for {left} seconds; try again after that",
+        rule="upstream.rest",
+        headers={"Retry-After": str(left)},
+    )
+
+
+def _seconds(retry_after: str | None) -> float:
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        seconds = int(text[:9])
+    elif (moment := parse_http_date_safe(text)) is not None:
+        seconds = moment - int(time.time())
+    else:
+        seconds = USUAL_REST
+    return min(max(seconds, 1), LONGEST_REST)
+
+
+def _key(source: Upstream) -> str:
+    """The URL's digest: rows have a length, URLs have not."""
+    return hashlib.sha256(source.url.encode()).hexdigest()
