@@ -157,6 +157,11 @@ class Server:
     def authorization(user: tuple[str, str] | None) -> dict[str, str]:
         return _authorization(user)
 
+    @property
+    def process(self) -> int:
+        """The first of the server's processes."""
+        return self._process.pid
+
     def memory_peak(self) -> int:
         """The largest that one of the server's processes has been, in bytes."""
         peaks = []
@@ -171,7 +176,7 @@ class Server:
 
     def node(self) -> Server:
         """Another node of the same installation: one database, one store, a port of its own."""
-        return Server(self.data, self.database_url, self._given)
+        return Server(self.data, self.database_url, self._given, self.root)
 
     def connect(self) -> http.client.HTTPConnection:
         if not self.tls:
