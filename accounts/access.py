@@ -20,6 +20,9 @@ from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, GLOBAL_PER
 
 __all__ = ["ANONYMOUS", "Actor", "Grant", "Rights", "rights_of"]
 
+EVERY_PATH = ("", "**")
+"""The path globs that match every package."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -48,6 +51,10 @@ class Rights:
         """Whether the permission holds for a package of a repository; None: for some package, so it may be seen."""
         return bool(repository) and self._covered(permission, repository, package)
 
+    def allows_everywhere(self, permission: str, repository: str) -> bool:
+        """Whether the permission holds for a repository as a whole, and not for some of its packages alone."""
+        return self._whole().allows(permission, repository)
+
     def allows_globally(self, permission: str) -> bool:
         """Whether a global permission holds. A grant on all repositories is none."""
         return permission in GLOBAL_PERMISSIONS and self._covered(permission, "", None)
@@ -55,6 +62,12 @@ class Rights:
     def plus(self, extra: Iterable[tuple[Iterable[str], str, str]]) -> Rights:
         """These rights and implied grants (permissions, repository glob, path glob), which scopes narrow too."""
         return replace(self, grants=(*self.grants, *(Grant(frozenset(words), *where) for words, *where in extra)))
+
+    def _whole(self) -> Rights:
+        """What holds without regard to paths."""
+        grants = tuple(grant for grant in self.grants if grant.path in EVERY_PATH)
+        scopes = None if self.scopes is None else tuple(scope for scope in self.scopes if scope.path in EVERY_PATH)
+        return Rights(grants, scopes)
 
     def _covered(self, permission: str, repository: str, package: str | None) -> bool:
         granted = any(grant.covers(permission, repository, package) for grant in self.grants)

@@ -15,6 +15,7 @@ LENGTH = 1024
 """The longest glob, in bytes of UTF-8."""
 
 _STARS = re.compile(r"(\*+)")
+_WILD = re.compile(r"[*?]")
 
 
 @lru_cache(maxsize=4096)
@@ -37,6 +38,22 @@ def compile_glob(glob: str) -> re.Pattern[str]:
 def matches(glob: str, text: str) -> bool:
     """Whether the glob matches the whole text."""
     return compile_glob(glob).fullmatch(text) is not None
+
+
+def within(inner: str, outer: str) -> bool:
+    """Whether every text that `inner` matches is matched by `outer` too, where that is plain to see; else no.
+
+    Plain are the same glob, a text without wildcards, and an outer glob whose only wildcard is a star at its end.
+    """
+    if inner == outer:
+        return True
+    if not _WILD.search(inner):
+        return matches(outer, inner)
+    head = outer.rstrip("*")
+    if head == outer or _WILD.search(head) or not inner.startswith(head):
+        return False
+    rest = inner.removeprefix(head)
+    return outer.endswith("**") or not ("/" in rest or "**" in rest)
 
 
 def checked(glob: str) -> str:

@@ -38,6 +38,14 @@ def parse(text: str) -> Scope:
     return Scope(permission, globs.checked(repository), globs.checked(path))
 
 
+def within(inner: str, outer: str) -> bool:
+    """Whether all that the scope `inner` allows is allowed by `outer` too. Where that cannot be told from the text: no."""
+    one, other = parse(inner), parse(outer)
+    if one.permission != other.permission or bool(one.repository) != bool(other.repository):
+        return False
+    return globs.within(one.repository, other.repository) and globs.within(one.path or "**", other.path or "**")
+
+
 def checked(scopes: Iterable[str] | None) -> list[str] | None:
     """The scopes as they are stored: each once, in order. None narrows nothing.
 

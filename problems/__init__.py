@@ -6,8 +6,11 @@
     ├── Forbidden            403  you may not, or a rule of the repository says no
     ├── NotFound             404  absent, or hidden from you: the two look alike
     ├── MethodRefused        405  this kind of repository does not do that
+    ├── NotAcceptable        406  not in a form that the client takes
     ├── Conflict             409  it stands already, with other bytes
+    ├── PreconditionFailed   412  it is not as the client last saw it
     ├── TooLarge             413  over a limit
+    ├── MediaRefused         415  not in a form that is taken here
     ├── RangeRefused         416  no such range of bytes
     ├── Interrupted          500  the answer cannot be completed; the connection is ended
     ├── UpstreamFailed       502  the upstream answered wrongly or not at all
@@ -16,7 +19,8 @@
     ├── Unavailable          503  try again later
     └── StorageFull          507  no room for the bytes
 
-Code that finds a problem raises it; `repos.gate` alone turns it into HTTP, in the words of the format's own clients.
+Code that finds a problem raises it; the doors alone turn it into HTTP: `repos.gate` in the words of a format's own clients,
+`repos.api` as problem details.
 An upstream's failure is never a NotFound: a client that sees 404 goes elsewhere or gives up for good.
 """
 
@@ -67,12 +71,24 @@ class MethodRefused(Problem):
     status, title = 405, "Method Not Allowed"
 
 
+class NotAcceptable(Problem):
+    status, title = 406, "Not Acceptable"
+
+
 class Conflict(Problem):
     status, title = 409, "Conflict"
 
 
+class PreconditionFailed(Problem):
+    status, title = 412, "Precondition Failed"
+
+
 class TooLarge(Problem):
     status, title = 413, "Content Too Large"
+
+
+class MediaRefused(Problem):
+    status, title = 415, "Unsupported Media Type"
 
 
 class RangeRefused(Problem):

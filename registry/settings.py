@@ -24,6 +24,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
     "guardian",
+    "drf_spectacular",
     "accounts",
     "repos",
     "registry",
@@ -42,6 +43,23 @@ GUARDIAN_MONKEY_PATCH_GROUP = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
+
+REST_FRAMEWORK = {
+    "DEFAULT_PERMISSION_CLASSES": ["repos.api.permissions.Nobody"],
+    "DEFAULT_SCHEMA_CLASS": "repos.api.schema.Described",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+    "DEFAULT_PARSER_CLASSES": [],
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Entrepot",
+    "DESCRIPTION": "The API of an artifact registry: its configuration, what its repositories hold and held, tokens and jobs.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SERVE_INCLUDE_SCHEMA": True,
+    "ENABLE_DJANGO_DEPLOY_CHECK": False,
+}
 
 LOGGING = {
     "version": 1,

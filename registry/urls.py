@@ -1,6 +1,6 @@
-"""Every URL: the formats' own mounts, and the server's health."""
+"""Every URL: the formats' own mounts, the API, and the server's health."""
 
-from django.urls import path, re_path
+from django.urls import include, path, re_path
 
 from registry import health
 from repos.format import installed
@@ -13,5 +13,6 @@ urlpatterns = [
     path("", health.welcome),
     path("healthz", health.alive),
     path("readyz", health.ready),
+    path("api/", include("repos.api.urls")),
     *(re_path(rf"^{form.mount}", door(form)) for form in installed().values()),
 ]

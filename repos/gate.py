@@ -8,29 +8,19 @@ may read, may not write         403 (anonymous: 401)
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
-from django.conf import settings
-from django.db import OperationalError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from accounts.access import rights_of
-from accounts.authenticate import Identity, authenticate
-from problems import Forbidden, MethodRefused, Problem, Unauthenticated, Unavailable, absent
-from repos import catalogue, paths, usage
+from accounts.actors import Actor
+from problems import Forbidden, MethodRefused, Problem, Unauthenticated, absent
+from repos import paths
 from repos.call import Call
+from repos.caller import READ, finish, problem_of, recognise, refusal
 from repos.catalogue import Repo
 from repos.format import Format, Route
-
-log = logging.getLogger("entrepot.gate")
-
-CHALLENGE = {"WWW-Authenticate": 'Basic realm="Entrepot", charset="UTF-8"'}
-READ = "artifact:read"
-UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
 def door(form: Format) -> Callable[[HttpRequest], HttpResponseBase]:
@@ -41,15 +31,10 @@ def door(form: Format) -> Callable[[HttpRequest], HttpResponseBase]:
         try:
             call, route, names = enter(request, form)
             response = route.handler(call, **names)
-        except Problem as problem:
-            response = refuse(form, problem)
-        except OperationalError:
-            log.exception("%s %s failed", request.method, request.path)
-            response = refuse(form, Unavailable("the database does not answer; try again", headers={"Retry-After": "5"}))
-        except Exception:
-            log.exception("%s %s failed", request.method, request.path)
-            response = refuse(form, Problem("an error here, not in the request; the server's log tells more"))
-        return _finish(request, response)
+        except Exception as error:
+            problem = problem_of(request, error)
+            response = refusal(problem, *form.error(problem))
+        return finish(request, response)
 
     return answer
 
@@ -58,44 +43,18 @@ def enter(request: HttpRequest, form: Format) -> tuple[Call, Route, dict[str, st
     """Let a request in, or raise why not: the call, the route that answers it, and the named parts of its path."""
     key, _, rest = _target(request).removeprefix(f"/{form.mount}").partition("/")
     path = paths.parse(rest)
-    identity = authenticate(request.headers.get("Authorization"))
-    if identity.actor.token_id is not None:
-        usage.write_soon()
-    repositories = catalogue.repositories(identity.epoch)
-    repo = repositories.get((form.key, key))
-    rights = rights_of(identity.actor, identity.epoch).plus(_open_on_loopback(request, repositories))
+    caller = recognise(request)
+    repo = caller.repositories.get((form.key, key))
     package = form.package(path)
-    if repo is None or not rights.allows(READ, key, package or None):
-        raise _hidden(identity, path)
+    if repo is None or not caller.rights.allows(READ, key, package or None):
+        raise _hidden(caller.actor, path)
     route, names = _route(form, request.method or "", path)
     if route.action != "read":
         asked, repo = repo, _writable(repo)
-        if not rights.allows(f"artifact:{route.action}", repo.key, package):
-            raise _not_allowed(identity, route.action, asked, package)
-    call = Call(repo=repo, path=path, actor=identity.actor, rights=rights, request=request)
+        if not caller.rights.allows(f"artifact:{route.action}", repo.key, package):
+            raise _not_allowed(caller.actor, route.action, asked, package)
+    call = Call(repo=repo, path=path, actor=caller.actor, rights=caller.rights, request=request)
     return call, route, names
-
-
-def refuse(form: Format, problem: Problem) -> HttpResponse:
-    """The problem as HTTP, in the words of the format's own clients; the reason also as a header and in the status line."""
-    media_type, content = form.error(problem)
-    reason = UNPRINTABLE.sub("?", problem.reason)
-    response = HttpResponse(content, status=problem.status, reason=reason[:200], content_type=media_type)
-    challenge = CHALLENGE if isinstance(problem, Unauthenticated) else {}
-    for name, value in {"X-Entrepot-Reason": reason[:1000], **challenge, **problem.headers}.items():
-        response.headers[name] = value
-    return response
-
-
-def _finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """What holds for every answer: content is never taken for a page of ours, and HEAD has no body."""
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Content-Security-Policy", "sandbox; default-src 'none'")
-    if isinstance(response, HttpResponse) and response.status_code not in (204, 304):
-        response.headers.setdefault("Content-Length", str(len(response.content)))
-        if request.method == "HEAD":
-            response.content = b""
-    return response
 
 
 def _target(request: HttpRequest) -> str:
@@ -108,8 +67,8 @@ def _target(request: HttpRequest) -> str:
     return raw.partition("?")[0].partition("#")[0]
 
 
-def _hidden(identity: Identity, path: str) -> Problem:
-    if identity.actor.user_id is None:
+def _hidden(actor: Actor, path: str) -> Problem:
+    if actor.anonymous:
         return Unauthenticated("sign in to read here: use a user's name with a password or token", rule="artifact:read")
     return absent(path)
 
@@ -138,22 +97,9 @@ def _writable(repo: Repo) -> Repo:
     )
 
 
-def _not_allowed(identity: Identity, action: str, repo: Repo, package: str) -> Problem:
+def _not_allowed(actor: Actor, action: str, repo: Repo, package: str) -> Problem:
     rule = f"artifact:{action}"
-    if identity.actor.user_id is None:
+    if actor.anonymous:
         return Unauthenticated(f"sign in to {action} here", rule=rule)
     where = f"{package} in {repo.key}" if package else repo.key
-    return Forbidden(f"{identity.actor.name} may read but not {action} {where}; ask for a role that may", rule=rule)
-
-
-def _open_on_loopback(
-    request: HttpRequest, repositories: dict[tuple[str, str], Repo]
-) -> tuple[tuple[frozenset[str], str, str], ...]:
-    """What the first start made may be read by all, for as long as only this machine can ask.
-
-    A page in a browser here may ask by a name of its own (DNS rebinding), and a proxy here for others: neither counts.
-    """
-    proxied = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Via"))
-    if proxied or not settings.ENTREPOT.open_to(request.META.get("HTTP_HOST", "localhost")):
-        return ()
-    return tuple((frozenset({READ}), repo.key, "") for repo in repositories.values() if repo.seeded)
+    return Forbidden(f"{actor.name} may read but not {action} {where}; ask for a role that may", rule=rule)

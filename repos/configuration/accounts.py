@@ -38,6 +38,7 @@ class RoleItem(Item):
 
 class Roles(Section):
     name = "roles"
+    permission = "user:manage"
     item = RoleItem
 
     def stored(self) -> dict[str, Document]:
@@ -70,6 +71,7 @@ class GroupItem(Item):
 
 class Groups(Section):
     name = "groups"
+    permission = "user:manage"
     item = GroupItem
 
     def stored(self) -> dict[str, Document]:
@@ -114,6 +116,7 @@ class Users(Section):
     """Passwords go in and never come out: neither `differs` nor `export` knows of them."""
 
     name = "users"
+    permission = "user:manage"
     item = UserItem
 
     def stored(self) -> dict[str, Document]:
@@ -157,7 +160,8 @@ class Users(Section):
                 user.set_password(password.value)
         elif password and new:
             raise Malformed(
-                f"users: {user.username}: the environment variable {password.env} is not set; set it to the password",
+                f"users: {user.username}: there is no value for {password.env}; set this environment variable where `apply` runs,"
+                " or send the password itself",
                 rule="secret.unset",
             )
         elif new:
@@ -216,6 +220,7 @@ class Grants(Section):
     """An item stands for as many stored grants as it names subjects, repositories and paths; a stored grant is its own name."""
 
     name = "grants"
+    permission = "user:manage"
     item = GrantItem
     identity_key = "role"
 
@@ -277,6 +282,11 @@ def _grant_document(role: str, repositories: tuple[str, ...], paths: tuple[str, 
             "paths": [] if paths == ("**",) else list(paths),
         }
     )
+
+
+def grant_document(entry: Entry) -> Document:
+    """A stored grant as an item that stands for it alone."""
+    return _grant_document(entry.role, (entry.repository,), (entry.path or "**",), {entry.kind: [entry.name]})
 
 
 def describe_entry(entry: Entry) -> str:

@@ -30,8 +30,7 @@ def load(files: Iterable[str]) -> dict[str, Any]:
     """
     whole: dict[str, Any] = {"version": VERSION}
     for name in files:
-        for document in _documents(name):
-            _join(whole, document, name)
+        _join(whole, read(_text(name), name), name)
     return whole
 
 
@@ -58,29 +57,54 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(None, None, "the value is not of its type", node.start_mark) from None
 
 
-def _documents(name: str) -> list[dict[str, Any]]:
+def _text(name: str) -> str:
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise Malformed(f"{name} cannot be read: {error}", rule="configuration.file") from None
+
+
+def read(text: str, name: str, *, json_only: bool = False) -> dict[str, Any]:
+    """The sections of a text that is called `name`."""
+    whole: dict[str, Any] = {}
+    for document in values(text, name, json_only=json_only):
+        if document is not None:
+            _join(whole, _translated(document, name), name)
+    return whole
+
+
+def values(text: str, name: str, *, json_only: bool = False) -> list[Any]:
+    """What a text says: one value, or several where YAML's `---` divides it. Raises Malformed."""
     try:
-        found = _parsed(text)
+        return _json(text) if json_only else _json_or_yaml(text)
     except _Twice as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise Malformed(f"{name}{where}: {error.problem}", rule="configuration.twice") from None
     except yaml.YAMLError as error:
         raise Malformed(f"{name} is neither YAML nor JSON: {_without_values(error)}", rule="configuration.file") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise Malformed(f"{name} is not JSON: {where}", rule="configuration.file") from None
+    except ValueError:
+        raise Malformed(f"{name} holds a number that is too long", rule="configuration.file") from None
     except RecursionError:
         raise Malformed(f"{name} is nested too deeply", rule="configuration.file") from None
-    return [_translated(document, name) for document in found if document is not None]
 
 
-def _parsed(text: str) -> list[Any]:
-    """The documents of a text. JSON is read as such first: YAML's reader knows neither its tabs nor its pairs of escapes."""
+def _json(text: str) -> list[Any]:
+    return [json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)]
+
+
+def _json_or_yaml(text: str) -> list[Any]:
+    """JSON is read as such first: YAML's reader knows neither its tabs nor its pairs of escapes."""
     try:
         return [json.loads(text, object_pairs_hook=_once)]
     except ValueError:
         return list(yaml.load_all(text, Loader=_Loader))
+
+
+def _no_number(word: str) -> Any:
+    raise json.JSONDecodeError(f"{word} is no number of JSON", word, 0)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,20 +44,67 @@ class Step:
             yield f"{key} {before} -> {after}" if before != after else f"{key} has another value"
 
 
+Guard = Callable[[list[Step]], None]
+"""Looks at the steps before the first is taken, while nobody else can write; what it raises undoes all."""
+
+
 def load(files: Iterable[str]) -> dict[str, Any]:
     """One document from files, see `documents.load`."""
     return documents.load(files)
 
 
-def apply(document: dict[str, Any], *, prune: bool = False, actor: str = "apply") -> list[str]:
+def apply(
+    document: dict[str, Any],
+    *,
+    prune: bool = False,
+    actor: str = "apply",
+    variables: Mapping[str, str] = os.environ,
+    guard: Guard | None = None,
+) -> list[str]:
     """Make it so, wholly or not at all. Returns a line for each thing that was changed; none the second time.
 
-    With `prune` what the document's sections do not name is removed. Raises Malformed or Conflict with what stands against it.
+    With `prune` what the document's sections do not name is removed. `variables` are those by which the document may name
+    secrets. Raises Malformed or Conflict with what stands against it.
     """
+    steps = _carry_out(
+        lambda secrets: _plan(document, prune=prune, secrets=secrets, variables=variables), actor=actor, guard=guard
+    )
+    return [str(step) for step in steps]
+
+
+def remove(section: Section, identity: str, *, actor: str = "apply", guard: Guard | None = None) -> list[str]:
+    """Remove one item; where there is none, nothing. Raises as `apply` does."""
+
+    def plan(secrets: bool) -> list[Step]:
+        before = section.stored().get(identity)
+        return [] if before is None else [Step(section, identity, before, None)]
+
+    return [str(step) for step in _carry_out(plan, actor=actor, guard=guard)]
+
+
+def diff(
+    document: dict[str, Any],
+    *,
+    prune: bool = False,
+    variables: Mapping[str, str] = os.environ,
+    guard: Guard | None = None,
+) -> list[str]:
+    """What `apply` would change, a line each; values of secrets aside."""
+    with _database():
+        steps = _plan(document, prune=prune, secrets=False, variables=variables)
+        if guard:
+            guard(steps)
+        return [str(step) for step in steps]
+
+
+def _carry_out(plan: Callable[[bool], list[Step]], *, actor: str, guard: Guard | None) -> list[Step]:
+    """Take the steps of a plan, which is made when nobody else can write, and again to see that nothing is left to do."""
     with _database(), transaction.atomic():
         epoch.lock()
         managed = somebody_manages_users()
-        steps = _plan(document, prune=prune, secrets=True)
+        steps = plan(True)
+        if guard:
+            guard(steps)
         for section in SECTIONS:
             section.lock([step.identity for step in steps if step.section is section])
         for step in steps:
@@ -67,14 +115,8 @@ def apply(document: dict[str, Any], *, prune: bool = False, actor: str = "apply"
         if steps:
             epoch.bump()
             _check_whole(steps, managed=managed)
-            _check_done(_plan(document, prune=prune, secrets=False))
-    return [str(step) for step in steps]
-
-
-def diff(document: dict[str, Any], *, prune: bool = False) -> list[str]:
-    """What `apply` would change, a line each; values of secrets aside."""
-    with _database():
-        return [str(step) for step in _plan(document, prune=prune, secrets=False)]
+            _check_done(plan(False))
+    return steps
 
 
 def export() -> dict[str, Any]:
@@ -94,7 +136,7 @@ def _database() -> Iterator[None]:
         raise Unavailable(f"the database cannot be used: {what}; `./dev manage migrate` sets it up") from error
 
 
-def _plan(document: dict[str, Any], *, prune: bool, secrets: bool) -> list[Step]:
+def _plan(document: dict[str, Any], *, prune: bool, secrets: bool, variables: Mapping[str, str]) -> list[Step]:
     given = {name: value for name, value in document.items() if name != "version"}
     _check_names(given)
     written: list[Step] = []
@@ -102,7 +144,7 @@ def _plan(document: dict[str, Any], *, prune: bool, secrets: bool) -> list[Step]
     for section in SECTIONS:
         if section.name not in given:
             continue
-        wanted, stored = section.check(given[section.name]), section.stored()
+        wanted, stored = section.check(given[section.name], variables), section.stored()
         written += [step for identity, item in wanted.items() if (step := _step(section, identity, item, stored, secrets))]
         if prune:
             gone = sorted(stored.keys() - wanted.keys() - section.built_in())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -111,14 +110,17 @@ class Secret:
 
 
 class SecretField(serializers.Field):
-    """`{env: NAME}`, or the secret itself, which then is named after its place when it is exported."""
+    """`{env: NAME}`, or the secret itself, which then is named after its place when it is exported.
+
+    Only the variables in the serializer's context are read: none, unless it was given some.
+    """
 
     def to_internal_value(self, data: Any) -> Secret:
         name = data["env"] if isinstance(data, dict) and list(data) == ["env"] else None
         if isinstance(data, str) and data:
             secret = Secret("", data)
         elif isinstance(name, str) and ENVIRONMENT_NAME.fullmatch(name):
-            secret = Secret(name, os.environ.get(name, ""))
+            secret = Secret(name, self.context.get("variables", {}).get(name, ""))
         else:
             raise serializers.ValidationError("a secret is written as {env: NAME_OF_AN_ENVIRONMENT_VARIABLE}")
         if any("\ud800" <= character <= "\udfff" for character in secret.value):

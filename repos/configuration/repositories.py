@@ -21,6 +21,7 @@ from repos.secrets import seal, unseal
 
 KEY = r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?"
 SECRETS = ("password", "token")
+PORTS = {"http": 80, "https": 443}
 KINDS = Repository.Kind
 BELONGS_TO = {
     "upstreams": KINDS.REMOTE, "cache": KINDS.REMOTE, "include": KINDS.REMOTE, "exclude": KINDS.REMOTE, "offline": KINDS.REMOTE,
@@ -135,6 +136,7 @@ def _check_members(attrs: dict[str, Any]) -> None:
 
 class Repositories(Section):
     name = "repositories"
+    permission = "repository:manage"
     item = RepositoryItem
     identity_key = "key"
 
@@ -168,10 +170,9 @@ class Repositories(Section):
         row = Repository.objects.filter(key=item["key"]).first()
         known = row is not None
         row = row or Repository(key=item["key"], format=item["format"], kind=item["kind"])
-        old = _secrets(before or {})
-        row.settings = {
-            word: _sealed(value, item["key"], old) for word, value in item.items() if word not in ("key", "format", "kind")
-        }
+        row.settings = {word: value for word, value in item.items() if word not in ("key", "format", "kind", "upstreams")}
+        if "upstreams" in item:
+            row.settings["upstreams"] = [_sealed(upstream, before or {}, item["key"]) for upstream in item["upstreams"]]
         row.save(update_fields=["settings"] if known else None)
         publish.configured(row, shown(item), actor)
 
@@ -241,15 +242,42 @@ def _secrets(item: Document) -> dict[tuple[int, str], Secret]:
     }
 
 
-def _sealed(value: Any, key: str, old: dict[tuple[int, str], Secret]) -> Any:
-    """A key's value as it is stored. A secret whose variable is not set keeps the value that is stored under the same name."""
-    if isinstance(value, Secret):
-        secret = value.value or next((known.value for known in old.values() if known == value and known.value), "")
-        if not secret:
-            raise Malformed(f"{key}: the environment variable {value.env} is not set; set it to the secret", rule="secret.unset")
-        return {"env": value.env, "sealed": seal(secret)}
-    if isinstance(value, dict):
-        return {word: _sealed(inner, key, old) for word, inner in value.items()}
-    if isinstance(value, list):
-        return [_sealed(inner, key, old) for inner in value]
-    return value
+def _sealed(upstream: Document, before: Document, key: str) -> Document:
+    """An upstream as it is stored."""
+    return {
+        word: {"env": value.env, "sealed": seal(_value(value, upstream, before, key))} if isinstance(value, Secret) else value
+        for word, value in upstream.items()
+    }
+
+
+def _value(secret: Secret, upstream: Document, before: Document, key: str) -> str:
+    """A secret's value: as it was given, else as it is stored under the same name for the same origin.
+
+    For another origin it must be given anew: who may change an address must not so learn a secret that is sent there.
+    """
+    if secret.value:
+        return secret.value
+    known = [
+        (origin(other["url"]), value.value)
+        for other in before.get("upstreams", ())
+        for value in other.values()
+        if isinstance(value, Secret) and value == secret and value.value
+    ]
+    for place, value in known:
+        if place == origin(upstream["url"]):
+            return value
+    if known:
+        raise Malformed(
+            f"{key}: {secret.env} is kept for the host it was given for; for another, give the secret itself anew",
+            rule="secret.origin",
+        )
+    raise Malformed(
+        f"{key}: there is no value for {secret.env}; set this environment variable where `apply` runs, or send the secret itself",
+        rule="secret.unset",
+    )
+
+
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port of an upstream's address."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from problems import Malformed
@@ -18,20 +18,28 @@ class Section:
     name: ClassVar[str]
     item: ClassVar[type[Item]]
     identity_key: ClassVar[str] = "name"
+    permission: ClassVar[str] = "system:manage"
+    """What it takes to change it."""
+
+    listed: ClassVar[bool] = True
+    """Whether it is a list of items, and not one."""
 
     def identity(self, item: Document) -> str:
         """The name by which an item is known again."""
         return item[self.identity_key]
 
-    def check(self, value: Any) -> dict[str, Document]:
-        """The items of a document by identity. Raises Malformed, with the place, for what is wrong."""
+    def check(self, value: Any, variables: Mapping[str, str]) -> dict[str, Document]:
+        """The items of a document by identity; `variables` are those by which it may name secrets.
+
+        Raises Malformed, with the place, for what is wrong.
+        """
         if not isinstance(value, list):
             raise Malformed(f"{self.name}: a list is expected", rule="configuration.form")
         found: dict[str, Document] = {}
         for n, data in enumerate(value):
             known = data.get(self.identity_key) if isinstance(data, dict) else None
             where = f"{self.name}[{n}]" + (f" {known}" if isinstance(known, str) else "")
-            for item in self.expand(self.checked(data, where)):
+            for item in self.expand(self.checked(data, where, variables)):
                 identity = self.identity(item)
                 if identity in found:
                     self.repeated(identity)
@@ -41,9 +49,9 @@ class Section:
     def repeated(self, identity: str) -> None:
         raise Malformed(f"{self.name}: {identity} is named twice", rule="configuration.twice")
 
-    def checked(self, data: Any, where: str) -> Document:
+    def checked(self, data: Any, where: str, variables: Mapping[str, str]) -> Document:
         """One item. Raises Malformed, beginning with the place `where`."""
-        serializer = self.item(data=data)
+        serializer = self.item(data=data, context={"variables": variables})
         if not serializer.is_valid():
             raise Malformed(f"{where}: {'; '.join(lines(serializer.errors))}", rule="configuration.form")
         return without_defaults(dict(serializer.validated_data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from rest_framework import serializers
@@ -16,15 +17,16 @@ from repos.models import Setting
 class Single(Section):
     """One item, known by the section's own name."""
 
+    listed = False
     example: ClassVar[str]
 
     def identity(self, item: Document) -> str:
         return self.name
 
-    def check(self, value: Any) -> dict[str, Document]:
+    def check(self, value: Any, variables: Mapping[str, str]) -> dict[str, Document]:
         if not isinstance(value, dict):
             raise Malformed(f"{self.name}: keys with values are expected, such as {self.example}", rule="configuration.form")
-        return {self.name: self.checked(value, self.name)}
+        return {self.name: self.checked(value, self.name, variables)}
 
     def stored(self) -> dict[str, Document]:
         row = Setting.objects.filter(name=self.name).first()

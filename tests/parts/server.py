@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.client
 import os
+import secrets
 import signal
 import socket
 import sqlite3
@@ -211,6 +212,9 @@ def _authorization(user: tuple[str, str] | None) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody is given by the system until the server takes it: it gives out those above 32767."""
+    while True:
+        port = secrets.randbelow(22_000) + 10_000
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

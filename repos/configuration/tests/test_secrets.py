@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_no_secret_of_a_whole_document_is_in_any_row_or_line(secrets: dict[str, 
 def test_an_unset_variable_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for empty in (False, True):
         monkeypatch.setenv(NAME, "") if empty else monkeypatch.delenv(NAME)
-        with pytest.raises(Malformed, match=f"far: the environment variable {NAME} is not set") as problem:
+        with pytest.raises(Malformed, match=f"far: there is no value for {NAME}") as problem:
             engine.apply(WANTED)
         assert problem.value.rule == "secret.unset"
     assert not Repository.objects.exists()
@@ -66,14 +67,27 @@ def test_an_unset_variable_keeps_what_is_stored(monkeypatch: pytest.MonkeyPatch)
     engine.apply(WANTED)
     monkeypatch.delenv(NAME)
     assert engine.apply(WANTED) == []
-    moved = remote("far", upstream={"url": "https://other.example.org", "token": {"env": NAME}})
+    moved = remote("far", upstream={"url": "https://MIRROR.example.org:443/go", "token": {"env": NAME}})
     assert len(engine.apply(document(repositories=[moved]))) == 1
     assert upstreams() == [("", VALUE)]
 
 
+@pytest.mark.parametrize("url", ["http://mirror.example.org", "https://mirror.example.org:8443", "https://other.example.org"])
+def test_a_stored_secret_is_never_sent_to_another_origin(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    engine.apply(WANTED)
+    monkeypatch.delenv(NAME)
+    moved = document(repositories=[remote("far", upstream={"url": url, "token": {"env": NAME}})])
+    with pytest.raises(Malformed, match=f"{NAME} is kept for the host it was given for") as problem:
+        engine.apply(moved)
+    assert problem.value.rule == "secret.origin"
+    monkeypatch.setenv(NAME, "another")
+    engine.apply(moved)
+    assert upstreams() == [("", "another")]
+
+
 def test_an_unset_variable_of_another_name_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.apply(WANTED)
-    with pytest.raises(Malformed, match="OTHER_TOKEN is not set"):
+    with pytest.raises(Malformed, match="no value for OTHER_TOKEN"):
         engine.apply(document(repositories=[remote("far", upstream={"token": {"env": "OTHER_TOKEN"}})]))
     assert upstreams() == [("", VALUE)]
 
@@ -148,7 +162,7 @@ def test_a_secret_that_cannot_be_opened_is_not_stored_again(monkeypatch: pytest.
     before = rows()
     with override_settings(SECRET_KEY="another key, of more than thirty-two characters"):
         changed = remote("far", upstream={"token": {"env": NAME}}, description="x")
-        with pytest.raises(Malformed, match=f"{NAME} is not set"):
+        with pytest.raises(Malformed, match=f"no value for {NAME}"):
             engine.apply(document(repositories=[changed]))
     assert rows() == before
 
@@ -220,7 +234,7 @@ def test_no_error_of_a_whole_document_tells_a_secret(secrets: dict[str, str]) ->
 
 def test_secrets_are_not_in_what_python_shows() -> None:
     section = engine.SECTIONS[3]
-    assert VALUE not in repr(section.check(WANTED["repositories"]))
+    assert VALUE not in repr(section.check(WANTED["repositories"], os.environ))
     engine.apply(WANTED)
     assert VALUE not in repr(section.stored())
 

@@ -1,0 +1,277 @@
+"""A repository's assets and changes, as far as the caller may read them.
+
+Assets are listed in the order of their paths, as they stand or as they stood after a change; changes in that of their numbers. A
+reader that lists the assets once, and from then on the changes after the `head` that came with them, misses nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby, islice
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
+from django.http import HttpResponse
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from problems import Malformed, absent
+from repos import paths
+from repos.api.permissions import EachItem, hidden
+from repos.api.resource import LARGEST_PAGE, Page, Query, Resource, moment
+from repos.api.sections import SHELVES
+from repos.api.shapes import WHEREABOUTS, AssetShape, ChangeShape, page_of
+from repos.caller import READ
+from repos.catalogue import Repo
+from repos.configuration.fields import TextField
+from repos.models import Asset, Change, Repository
+
+LAST = "\U0010ffff"
+"""Sorts behind whatever a name goes on with."""
+LARGEST_NUMBER = 2**63 - 1
+
+
+ASSETS = page_of(AssetShape, **WHEREABOUTS)
+
+
+class AssetPage(Page):
+    prefix = TextField(required=False, max_length=paths.LONGEST, help_text="only paths that begin so")
+    package = TextField(required=False, max_length=paths.LONGEST, help_text="only this module, image, path")
+    at = serializers.IntegerField(required=False, min_value=0, max_value=LARGEST_NUMBER,
+                                  help_text="as it stood after the change of this number")  # fmt: skip
+
+
+class ChangePage(Query):
+    after = serializers.IntegerField(required=False, min_value=0, max_value=LARGEST_NUMBER,
+                                     help_text="only changes with a higher number")  # fmt: skip
+    before = serializers.IntegerField(required=False, min_value=0, max_value=LARGEST_NUMBER,
+                                      help_text="only changes with a lower number")  # fmt: skip
+    order = serializers.ChoiceField(choices=["number", "-number"], required=False, default="number",
+                                    help_text="-number: the newest first")  # fmt: skip
+    limit = serializers.IntegerField(required=False, default=100, min_value=1, max_value=LARGEST_PAGE)
+
+
+class OfRepository(Resource):
+    """What the addresses under a repository have in common."""
+
+    permission_classes: Any = (EachItem,)
+
+    def repository(self, key: str) -> Repo:
+        """Raises what also answers for one that is not there."""
+        found = next((repo for repo in self.caller.repositories.values() if repo.key == key), None)
+        if found is None or not self.caller.rights.allows(READ, key):
+            raise hidden(self.caller, key)
+        return found
+
+    def may_read(self, repo: Repo, package: str) -> bool:
+        return self.caller.rights.allows(READ, repo.key, package or None)
+
+    def manages(self, repo: Repo) -> bool:
+        return SHELVES["repositories"].edits(self.caller, repo.key)
+
+    def row(self, repo: Repo) -> Repository:
+        row = Repository.objects.filter(pk=repo.id).first()
+        if row is None:
+            raise hidden(self.caller, repo.key)
+        return row
+
+
+class Assets(OfRepository):
+    """What stands in a repository; in a virtual one what its members have for the caller."""
+
+    queries = {"GET": AssetPage}
+    gives = {"GET": {200: ASSETS}}
+    open = True
+
+    def get(self, request: Request, key: str) -> HttpResponse:
+        repo = self.repository(key)
+        after = self.after(str)
+        row = self.row(repo)
+        at = self._number(repo, row)
+        with transaction.atomic():  # in which a cursor of PostgreSQL lives
+            begin = after[0] if after else ""
+            streams = [self._held(repo, member, at, begin) for member in repo.answering]
+            merged = heapq.merge(*streams, key=_place)
+            first = (next(same) for _, same in groupby(self._readable(repo, merged), key=_place))
+            return self.page(first, lambda found: _asset(*found), lambda found: [_place(found)], **_whereabouts(row))
+
+    def _number(self, repo: Repo, row: Repository) -> int | None:
+        """The change as of which is asked; None: now."""
+        at = self.asked.get("at")
+        if at is None:
+            return None
+        if repo.is_virtual:
+            names = ", ".join(member.key for member in repo.answering if self.caller.rights.allows(READ, member.key))
+            raise Malformed(
+                f"{repo.key} is virtual, and each member has numbers of its own; ask one of {names or 'them'}", rule="assets.at"
+            )
+        if not row.floor <= at <= row.head:
+            raise Malformed(f"{repo.key} knows of its changes from {row.floor} to {row.head}", rule="assets.at")
+        return at
+
+    def _held(self, asked: Repo, repo: Repo, at: int | None, after: str) -> Iterator[tuple[Repo, Asset]]:
+        """What one repository has behind a path, in the order of paths, read as far as it is wanted."""
+        rows = Asset.objects.filter(repository_id=repo.id, path_key__gt=after)
+        rows = rows.filter(until=None) if at is None else rows.filter(Q(until=None) | Q(until__gt=at), since__lte=at)
+        if prefix := self.asked.get("prefix"):
+            begin = repo.format.path_key(prefix)
+            rows = rows.filter(path_key__gte=begin, path_key__lt=begin + LAST)
+        if "package" in self.asked:
+            rows = rows.filter(package=self.asked["package"])
+        if asked.is_virtual and repo.is_remote:
+            locals_ = [member.id for member in asked.answering if member.is_local]
+            owners = Asset.objects.filter(repository_id__in=locals_, package=OuterRef("package"))
+            rows = rows.filter(Q(package="") | ~Exists(owners))
+        for asset in _dated(rows).order_by("path_key").iterator(chunk_size=self.asked["limit"] + 1):
+            yield repo, asset
+
+    def _readable(self, asked: Repo, found: Iterable[tuple[Repo, Asset]]) -> Iterator[tuple[Repo, Asset]]:
+        known: dict[tuple[int, str], bool] = {}
+        for repo, asset in found:
+            place = (repo.id, asset.package)
+            if place not in known:
+                private = repo.is_remote and (asked.private.match(asset.package) or repo.private.match(asset.package))
+                known[place] = not private and self.may_read(asked, asset.package) and self.may_read(repo, asset.package)
+            if known[place]:
+                yield repo, asset
+
+
+class PathHistory(OfRepository):
+    """All that stood at one path, the newest first; what stands there now has no `until`."""
+
+    queries = {"GET": Page}
+    gives = {"GET": {200: ASSETS}}
+    open = True
+
+    def get(self, request: Request, key: str, path: str) -> HttpResponse:
+        repo = self.repository(key)
+        path = paths.check(path)
+        if not self.may_read(repo, repo.format.package(path)):
+            raise hidden(self.caller, path)
+        if repo.is_virtual:
+            raise Malformed(f"{repo.key} is virtual, and history is its members'; list its assets to see whose", rule="assets.at")
+        after = self.after(int)
+        row = self.row(repo)
+        rows = Asset.objects.filter(repository_id=repo.id, path_key=repo.format.path_key(path))
+        if after is not None:
+            rows = rows.filter(since__lt=after[0])
+        found = list(_dated(rows).order_by("-since")[: self.asked["limit"] + 1])
+        if not found and after is None:
+            raise absent(path)
+        return self.page(found, lambda asset: _asset(repo, asset), lambda asset: [asset.since], **_whereabouts(row))
+
+
+class Changes(OfRepository):
+    """A repository's changes. Who may read some packages alone sees those that touched one of them."""
+
+    queries = {"GET": ChangePage}
+    gives = {"GET": {200: page_of(ChangeShape, **WHEREABOUTS)}}
+    open = True
+
+    def get(self, request: Request, key: str) -> HttpResponse:
+        repo = self.repository(key)
+        row = self.row(repo)
+        after, before = self.asked.get("after", row.floor), self.asked.get("before")
+        if after < row.floor:
+            raise Malformed(
+                f"{repo.key} has forgotten its changes up to {row.floor}; list the assets anew and go on from their head",
+                rule="history.floor",
+            )
+        chosen = Change.objects.filter(repository_id=repo.id, number__gt=after)
+        if before is not None:
+            chosen = chosen.filter(number__lt=before)
+        found = list(chosen.order_by(self.asked["order"])[: self.asked["limit"] + 1])
+        here = found[: self.asked["limit"]]
+        seen = self._seen(repo, here)
+        following = None
+        if len(found) > len(here):
+            last = here[-1].number
+            following = self.link({"after": last} if self.asked["order"] == "number" else {"before": last})
+        items = [_change(change, manages=self.manages(repo)) for change in here if seen is None or change.number in seen]
+        headers = {"Link": f'<{following}>; rel="next"'} if following else {}
+        return self.answer({"items": items, "next": following, **_whereabouts(row)}, headers=headers)
+
+    def _seen(self, repo: Repo, changes: list[Change]) -> set[int] | None:
+        """The numbers of the changes that touched what the caller may read; None: they may read all."""
+        if self.caller.rights.allows_everywhere(READ, repo.key):
+            return None
+        numbers = [change.number for change in changes]
+        touched = Asset.objects.filter(Q(since__in=numbers) | Q(until__in=numbers), repository_id=repo.id)
+        readable = [row for row in touched.values_list("package", "since", "until").distinct() if self.may_read(repo, row[0])]
+        return {number for _, since, until in readable for number in (since, until) if number is not None}
+
+
+class OneChange(OfRepository):
+    """A change, with the assets that it opened (`since` is its number) and closed (`until` is)."""
+
+    queries = {"GET": Page}
+    gives = {"GET": {200: type("ChangeAssetPageShape", (ASSETS, ChangeShape), {})}}
+    open = True
+
+    def get(self, request: Request, key: str, number: int) -> HttpResponse:
+        repo = self.repository(key)
+        after = self.after(str, int)
+        row = self.row(repo)
+        change = Change.objects.filter(repository_id=repo.id, number=number).first() if number <= LARGEST_NUMBER else None
+        if change is None:
+            raise hidden(self.caller, f"{key} {number}")
+        rows = Asset.objects.filter(Q(since=number) | Q(until=number), repository_id=repo.id)
+        if after is not None:
+            rows = rows.filter(Q(path_key__gt=after[0]) | Q(path_key=after[0], since__gt=after[1]))
+        everything = self.caller.rights.allows_everywhere(READ, repo.key)
+        with transaction.atomic():
+            touched = (
+                asset
+                for asset in _dated(rows).order_by("path_key", "since").iterator(chunk_size=self.asked["limit"] + 1)
+                if everything or self.may_read(repo, asset.package)
+            )
+            first = list(islice(touched, 1))
+            if not first and not everything:
+                raise hidden(self.caller, f"{key} {number}")
+            return self.page(
+                chain(first, touched),
+                lambda asset: _asset(repo, asset),
+                lambda asset: [asset.path_key, asset.since],
+                **_change(change, manages=self.manages(repo)),
+                **_whereabouts(row),
+            )
+
+
+def _dated(rows: QuerySet[Asset]) -> QuerySet[Asset]:
+    """With their bytes' digests, and when each came."""
+    came = Change.objects.filter(repository_id=OuterRef("repository_id"), number=OuterRef("since")).values("at")[:1]
+    return rows.select_related("blob").annotate(came=Subquery(came))
+
+
+def _place(found: tuple[Repo, Asset]) -> str:
+    return found[1].path_key
+
+
+def _asset(repo: Repo, asset: Any) -> dict[str, Any]:
+    return {
+        "path": asset.path,
+        "repository": repo.key,
+        "package": asset.package,
+        "version": asset.version,
+        "media_type": asset.media_type,
+        "size": asset.blob.size,
+        "digests": {"sha256": asset.blob.sha256, **asset.blob.digests},
+        "since": asset.since,
+        "until": asset.until,
+        "at": moment(asset.came),
+    }
+
+
+def _change(change: Change, *, manages: bool) -> dict[str, Any]:
+    """A change; what its detail tells of the configuration is for who manages it, and of assets it is told by them."""
+    told = {"number": change.number, "at": moment(change.at), "actor": change.actor, "action": change.action}
+    if change.action == Change.Action.CONFIGURE and manages:
+        told["detail"] = change.detail
+    return told
+
+
+def _whereabouts(row: Repository) -> dict[str, Any]:
+    """What a reader needs to go on from here: a number means something within an epoch, and above the floor."""
+    return {"head": row.head, "floor": row.floor, "epoch": row.epoch}

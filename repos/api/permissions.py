@@ -1,0 +1,74 @@
+"""Who may ask a resource. Every resource names one of these; whatever names none is closed to all."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from accounts.actors import Actor
+from problems import Forbidden, Problem, Unauthenticated, absent
+from repos.caller import Caller, recognise
+
+
+class ByHeader(BaseAuthentication):
+    """The Authorization header of this request, as at every door; a browser's session is not accepted."""
+
+    def authenticate(self, request: Request) -> tuple[Actor, Caller]:
+        caller = recognise(request._request)
+        return caller.actor, caller
+
+
+def caller_of(request: Request) -> Caller:
+    return cast(Caller, request.auth)
+
+
+class Nobody(BasePermission):
+    """The default: a resource that does not say who may ask."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        raise refused(caller_of(request), "nobody")
+
+
+class Anybody(BasePermission):
+    """What holds no data."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return True
+
+
+class EachItem(BasePermission):
+    """Anybody may ask; the resource decides for each item by the rights of who does."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return True
+
+
+class SignedIn(BasePermission):
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if caller_of(request).actor.anonymous:
+            raise refused(caller_of(request), "signed-in")
+        return True
+
+
+class SystemManager(BasePermission):
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if not caller_of(request).rights.allows_globally("system:manage"):
+            raise refused(caller_of(request), "system:manage")
+        return True
+
+
+def refused(caller: Caller, rule: str) -> Problem:
+    """What is known to be there and needs more than the caller has."""
+    if caller.actor.anonymous:
+        return Unauthenticated("sign in: use a user's name with a password or token", rule=rule)
+    return Forbidden(f"{caller.actor.name} may not do this; it needs {rule}", rule=rule)
+
+
+def hidden(caller: Caller, name: str) -> Problem:
+    """What is not there, or not for the caller to know of: the two are told alike."""
+    if caller.actor.anonymous:
+        return Unauthenticated("sign in: use a user's name with a password or token", rule="signed-in")
+    return absent(name)

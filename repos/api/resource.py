@@ -1,0 +1,278 @@
+"""What every resource of the API has in common.
+
+query      parameters by allow-list: what is unknown is refused by name
+body       JSON (or YAML, where a resource takes it), limited in size
+answers    JSON with a strong ETag where the thing can be edited; pages with an opaque cursor
+problems   RFC 9457, for everything that is refused or fails
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import chain, islice
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlencode
+
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from rest_framework import exceptions, serializers
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from problems import Malformed, MediaRefused, MethodRefused, NotAcceptable, NotFound, PreconditionFailed, Problem, TooLarge
+from repos.api.permissions import ByHeader, caller_of
+from repos.caller import Caller, finish, problem_of, refusal
+from repos.configuration import documents
+from repos.configuration.fields import TextField, lines
+from repos.serve import base_url
+from repos.uploads import body_stream
+
+JSON, YAML, PROBLEM = "application/json", "application/yaml", "application/problem+json"
+LARGEST_BODY = 10 * 1024 * 1024
+"""Bytes that a request may hold: a whole configuration."""
+LARGEST_PAGE = 1000
+TAG = re.compile(r'(?:W/)?"[^"]*"|\*')
+
+Row = TypeVar("Row")
+
+
+class Query(serializers.Serializer):
+    """The parameters that a request may have."""
+
+
+class Page(Query):
+    """The parameters of every list."""
+
+    cursor = TextField(required=False, max_length=4096, help_text="where a page ended, as its `next` says")
+    limit = serializers.IntegerField(required=False, default=100, min_value=1, max_value=LARGEST_PAGE)
+
+
+class Resource(APIView):
+    """One address of the API. `self.caller` is who asks, `self.asked` the query, checked."""
+
+    authentication_classes = (ByHeader,)
+    renderer_classes: Any = (JSONRenderer,)
+    http_method_names = ["get", "head", "put", "post", "delete"]
+    queries: ClassVar[Mapping[str, type[Query]]] = {}
+    """By method; a method that has none takes no parameters."""
+    takes: ClassVar[Mapping[str, Any]] = {}
+    gives: ClassVar[Mapping[str, Mapping[int, Any]]] = {}
+    examples: ClassVar[Mapping[str, Any]] = {}
+    """By method, for the schema: the body, the answers by status, and a body as an example."""
+    tagged: ClassVar[bool] = False
+    """Whether answers have an ETag."""
+    open: ClassVar[bool] = False
+    """Whether GET answers somebody who is not signed in, if only with what everybody may see."""
+    body_types: ClassVar[tuple[str, ...]] = (JSON,)
+    asked: dict[str, Any]
+
+    @property
+    def caller(self) -> Caller:
+        return caller_of(self.request)
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return finish(request, super().dispatch(request, *args, **kwargs))
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        if request.method not in self.allowed_methods:
+            self.http_method_not_allowed(request)
+        super().initial(request, *args, **kwargs)
+        method = "GET" if request.method == "HEAD" else str(request.method)
+        self.asked = _checked(request, self.queries.get(method, Query))
+
+    def handle_exception(self, exc: Exception) -> Any:
+        problem = problem_of(self.request._request, _ours(exc))
+        return refusal(problem, PROBLEM, _details(problem, self.request.path))
+
+    # requests
+
+    def text(self) -> str:
+        """The body. Raises MediaRefused for a type that is not taken here, TooLarge, Malformed."""
+        kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind not in self.body_types:
+            taken = ", ".join(self.body_types)
+            raise MediaRefused(
+                f"a body of type {kind or 'none'} is not taken here; send {taken}", rule="body.type", headers={"Accept": taken}
+            )
+        content = bytearray()
+        for piece in body_stream(self.request._request, LARGEST_BODY):
+            content += piece
+            if len(content) > LARGEST_BODY:
+                raise TooLarge(f"a body has at most {LARGEST_BODY} bytes here", rule="size.limit")
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise Malformed("the body is not UTF-8", rule="body.utf8") from None
+
+    def body(self) -> dict[str, Any]:
+        """The body's JSON object."""
+        (value,) = documents.values(self.text(), "the body", json_only=True)
+        if not isinstance(value, dict):
+            raise Malformed("the body is a JSON object", rule="body.form")
+        if not all(map(_usable, _texts(value))):
+            raise Malformed("the body holds a NUL or half a surrogate pair, which are no text", rule="body.text")
+        return value
+
+    def checked(self, form: type[serializers.Serializer], data: dict[str, Any]) -> dict[str, Any]:
+        """What a body says, by a serializer that names every key."""
+        serializer = form(data=data)
+        if not serializer.is_valid():
+            raise Malformed("; ".join(lines(serializer.errors)), rule="body.form")
+        return dict(serializer.validated_data)
+
+    def require(self, current: Any | None) -> None:
+        """If-Match and If-None-Match of a request that writes (RFC 9110 section 13.1), against what stands now; None: nothing."""
+        tags = set() if current is None else self._tags(current)
+        match, none_match = (self.request.headers.get(name) for name in ("If-Match", "If-None-Match"))
+        if match is not None and not _names(match, tags, exists=current is not None):
+            raise PreconditionFailed("it is not as it was when you read it; read it again and decide", rule="if-match")
+        if none_match is not None and _names(none_match, tags, exists=current is not None):
+            raise PreconditionFailed("it is there already; leave out If-None-Match to replace it", rule="if-none-match")
+
+    # answers
+
+    def answer(
+        self, data: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, tagged: bool | None = None
+    ) -> HttpResponse:
+        """`data` in the form that was asked for. Where it is `tagged`, with a strong ETag; 304 to who has it already."""
+        tagged = self.tagged if tagged is None else tagged
+        kept = "private, no-cache" if tagged else "no-store"
+        told = {"Cache-Control": kept, "Vary": "Authorization", **(headers or {})}
+        if tagged:
+            told["ETag"] = self._tag(data)
+            asked = self.request.headers.get("If-None-Match") if self.request.method in ("GET", "HEAD") else None
+            if asked is not None and _names(asked.replace("W/", ""), {told["ETag"]}, exists=True):
+                return HttpResponse(status=304, headers=told)
+        renderer: BaseRenderer = self.request.accepted_renderer
+        return HttpResponse(renderer.render(data), status=status, headers=told, content_type=renderer.media_type)
+
+    def nothing(self) -> HttpResponse:
+        return HttpResponse(status=204, headers={"Cache-Control": "no-store"})
+
+    def page(
+        self, rows: Iterable[Row], show: Callable[[Row], dict[str, Any]], place: Callable[[Row], list[Any]], **beside: Any
+    ) -> HttpResponse:
+        """As many of `rows` as were asked for. `place` is what rows are ordered by: the next page begins behind the last's."""
+        found = list(islice(rows, self.asked["limit"] + 1))
+        here = found[: self.asked["limit"]]
+        following = self.link({"cursor": _cursor(place(here[-1]))}) if len(found) > len(here) else None
+        headers = {"Link": f'<{following}>; rel="next"'} if following else {}
+        return self.answer({"items": [show(row) for row in here], "next": following, **beside}, headers=headers)
+
+    def after(self, *kinds: type) -> list[Any] | None:
+        """The place behind which the page begins; None: the beginning. Raises Malformed for what is no cursor of ours."""
+        text = self.asked.get("cursor")
+        if text is None:
+            return None
+        try:
+            place = json.loads(base64.urlsafe_b64decode(text.encode("ascii") + b"=="))
+        except (ValueError, binascii.Error, RecursionError):
+            place = None
+        if not isinstance(place, list) or [type(value) for value in place] != list(kinds) or not all(map(_usable, place)):
+            raise Malformed("the cursor is none of this list's; begin without one", rule="cursor")
+        return place
+
+    def link(self, parameters: dict[str, Any]) -> str:
+        """This request's address with other parameters."""
+        query = urlencode({**self.request.GET.dict(), **parameters})
+        return f"{base_url(self.request._request)}{self.request.path}?{query}"
+
+    def _tag(self, data: Any) -> str:
+        media_type = self.request.accepted_renderer.media_type
+        return _tag(data) if media_type == JSON else _tag(data, media_type)
+
+    def _tags(self, data: Any) -> set[str]:
+        """The tags of all forms that the resource answers in."""
+        return {_tag(data), *(_tag(data, renderer.media_type) for renderer in self.renderer_classes)}
+
+
+def moment(at: datetime | None) -> str | None:
+    """RFC 3339, in UTC."""
+    return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+class Nothing(Resource):
+    """Every address under /api/ at which there is nothing."""
+
+    schema = None
+    permission_classes: Any = ()
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        raise NotFound("there is nothing at this address; /api/v1/ lists what there is, and addresses end with a slash")
+
+
+def _tag(data: Any, form: str = "") -> str:
+    text = json.dumps(data, sort_keys=True, ensure_ascii=True)
+    return f'"{hashlib.sha256(f"{form}{text}".encode()).hexdigest()}"'
+
+
+def _cursor(place: list[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
+def _names(header: str, tags: set[str], *, exists: bool) -> bool:
+    """Whether a list of tags names one of `tags`; `*` names whatever exists."""
+    return any(exists if tag == "*" else tag in tags for tag in TAG.findall(header))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in chain(value, value.values()):
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _usable(value: Any) -> bool:
+    """Whether both databases take it."""
+    if isinstance(value, str):
+        return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value)
+    return 0 <= value < 2**63
+
+
+def _checked(request: Request, form: type[Query]) -> dict[str, Any]:
+    known = form().fields
+    for name, given in request.GET.lists():
+        if name not in known:
+            taken = f"this takes {', '.join(known)}" if known else "this takes none"
+            raise Malformed(f"{name} is no parameter here; {taken}", rule="parameter.unknown")
+        if len(given) > 1:
+            raise Malformed(f"the parameter {name} stands twice", rule="parameter.twice")
+    serializer = form(data=request.GET.dict())
+    if not serializer.is_valid():
+        raise Malformed("; ".join(lines(serializer.errors)), rule="parameter")
+    return dict(serializer.validated_data)
+
+
+def _ours(error: Exception) -> Exception:
+    """What the framework refuses, in our own words."""
+    if isinstance(error, exceptions.MethodNotAllowed):
+        return MethodRefused("this method is not for this address; Allow names those that are", rule="method")
+    if isinstance(error, exceptions.NotAcceptable):
+        return NotAcceptable("this is not answered in a form that Accept names; ask for application/json", rule="accept")
+    if isinstance(error, SuspiciousOperation):
+        return Malformed("the request cannot be read", rule="request")
+    return error
+
+
+def _details(problem: Problem, path: str) -> bytes:
+    details = {
+        "type": f"urn:entrepot:rule:{problem.rule}" if problem.rule else "about:blank",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "rule": problem.rule,
+        "instance": path,
+    }
+    return json.dumps(details).encode()

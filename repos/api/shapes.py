@@ -1,0 +1,149 @@
+"""What answers look like, for the schema alone: each is made beside its resource, and tests hold the two together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from repos.configuration.section import Section
+from repos.models import Change, Job
+
+
+class Shape(serializers.Serializer):
+    """All of an answer's keys, and no other."""
+
+
+class ProblemShape(Shape):
+    type = serializers.CharField(help_text="urn:entrepot:rule:RULE, or about:blank")
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    detail = serializers.CharField(help_text="what was refused, and what to do")
+    rule = serializers.CharField(allow_blank=True, help_text="the rule that decided")
+    instance = serializers.CharField(help_text="the address that was asked")
+
+
+class ScopeShape(Shape):
+    permissions = serializers.ListField(child=serializers.CharField())
+    repositories = serializers.CharField(allow_blank=True, help_text="a pattern; empty: of no repository")
+    paths = serializers.CharField(allow_blank=True, help_text="a pattern; empty: every path")
+
+
+class OwnTokenShape(Shape):
+    id = serializers.IntegerField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+    scopes = serializers.ListField(child=serializers.CharField(), allow_null=True)
+
+
+class MeShape(Shape):
+    name = serializers.CharField()
+    token = OwnTokenShape(allow_null=True, help_text="the token that was sent; null: a password was")
+    grants = ScopeShape(many=True)
+
+
+class TokenShape(Shape):
+    id = serializers.IntegerField()
+    prefix = serializers.CharField(help_text="the secret's first characters")
+    user = serializers.CharField()
+    name = serializers.CharField(allow_blank=True)
+    scopes = serializers.ListField(child=serializers.CharField(), allow_null=True, help_text="null: all that its user may")
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+    last_used_at = serializers.DateTimeField(allow_null=True)
+    revoked_at = serializers.DateTimeField(allow_null=True)
+
+
+class MadeTokenShape(TokenShape):
+    secret = serializers.CharField(help_text="told this once")
+
+
+class AssetShape(Shape):
+    path = serializers.CharField()
+    repository = serializers.CharField(help_text="the repository that holds it; of a virtual one, a member")
+    package = serializers.CharField(allow_blank=True)
+    version = serializers.CharField(allow_blank=True)
+    media_type = serializers.CharField()
+    size = serializers.IntegerField()
+    digests = serializers.DictField(child=serializers.CharField())
+    since = serializers.IntegerField(help_text="the change that brought it")
+    until = serializers.IntegerField(allow_null=True, help_text="the change that ended it; null: it stands")
+    at = serializers.DateTimeField(help_text="when it came")
+
+
+class ChangeShape(Shape):
+    number = serializers.IntegerField()
+    at = serializers.DateTimeField()
+    actor = serializers.CharField(allow_blank=True)
+    action = serializers.ChoiceField(choices=Change.Action.values)
+    detail = serializers.DictField(required=False, help_text="of `configure`: the configuration, for who manages the repository")
+
+
+class ProgressShape(Shape):
+    done = serializers.IntegerField()
+    total = serializers.IntegerField(allow_null=True)
+
+
+class JobLineShape(Shape):
+    id = serializers.IntegerField()
+    kind = serializers.CharField()
+    repository = serializers.CharField(allow_null=True)
+    user = serializers.CharField(allow_null=True, help_text="for whom it acts; null: for the installation")
+    state = serializers.ChoiceField(choices=Job.State.values)
+    created_at = serializers.DateTimeField()
+    not_before = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
+    attempt = serializers.IntegerField()
+    attempts = serializers.IntegerField()
+    cancel_requested = serializers.BooleanField()
+    progress = ProgressShape()
+    problem = serializers.CharField(allow_blank=True)
+
+
+class JobShape(JobLineShape):
+    arguments = serializers.DictField()
+    result = serializers.DictField()
+
+
+class LineShape(Shape):
+    at = serializers.DateTimeField()
+    text = serializers.CharField(allow_blank=True)
+
+
+class LinesShape(Shape):
+    changes = serializers.ListField(child=serializers.CharField(), help_text="a line for each: + made, ~ changed, - removed")
+
+
+WHEREABOUTS: dict[str, serializers.Field] = {
+    "head": serializers.IntegerField(help_text="the number of the newest change"),
+    "floor": serializers.IntegerField(help_text="changes up to this number are forgotten"),
+    "epoch": serializers.CharField(help_text="numbers mean something within this alone"),
+}
+
+
+def page_of(item: type[serializers.Serializer], **beside: serializers.Field) -> type[serializers.Serializer]:
+    """A page of such items."""
+    fields = {
+        "items": item(many=True),
+        "next": serializers.CharField(allow_null=True, help_text="the next page, if there is one"),
+    }
+    return type(f"{item.__name__.removesuffix('Shape')}PageShape", (Shape,), {**fields, **beside})
+
+
+def item_of(section: Section, **beside: serializers.Field) -> type[serializers.Serializer]:
+    """A section's item, whose name may be left to its address."""
+    fields = section.item().fields
+    named = {}
+    if section.identity_key in fields and section.identity_key != "role":
+        field = fields[section.identity_key]
+        options = {**field._kwargs, "required": False}  # type: ignore[attr-defined]
+        named = {section.identity_key: type(field)(*field._args, **options)}  # type: ignore[attr-defined]
+    return type(section.item.__name__.replace("Item", "Shape"), (section.item,), {**named, **beside})
+
+
+def document_of(sections: tuple[Section, ...]) -> type[serializers.Serializer]:
+    """The whole configuration."""
+    fields: dict[str, Any] = {"version": serializers.IntegerField(required=False)}
+    for section in sections:
+        fields[section.name] = section.item(many=section.listed, required=False)
+    return type("ConfigurationShape", (Shape,), fields)

@@ -1,0 +1,65 @@
+"""The API keeps to its schema, whatever is sent: no answer that it does not describe, and none that is an error here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.parts.api import Api
+from tests.parts.server import ROOT, Server
+
+LOGIN = ("fuzzer", "the password of the fuzzer")
+CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
+          "response_schema_conformance", "unsupported_method"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(server):
+    here = server()
+    everywhere = [{"role": "administrator", "users": ["fuzzer"]}]
+    everywhere.append({**everywhere[0], "repositories": ["**"]})
+    here.apply({"users": [{"name": LOGIN[0], "password": LOGIN[1]}], "grants": everywhere})
+    api = Api(here)
+    api.put("repositories/0/", {"format": "raw", "kind": "local"})
+    here.request("PUT", "/raw/0/0", b"0", user=api.user)
+    api.post("tokens/")
+    api.post("jobs/", {"kind": "gc"})
+    return here
+
+
+@pytest.mark.parametrize("login", [LOGIN, None], ids=["administrator", "anonymous"])
+def test_every_answer_is_one_that_the_schema_describes(world: Server, tmp_path: Path, login):
+    headers = [f"{name}: {value}" for name, value in world.authorization(login).items()]
+    command = [
+        str(Path(sys.executable).parent / "schemathesis"), "run", f"{world.url}/api/v1/schema/",
+        "--phases", "examples,coverage,fuzzing",
+        "--max-examples", "4", "--seed", "1", "--workers", "2", "--checks", ",".join(CHECKS), "--suppress-health-check", "all",
+        "--no-color", *(argument for header in headers for argument in ("-H", header)),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "Traceback" not in world.log()
+
+
+def test_the_schema_is_what_the_command_writes_and_has_no_gaps(world: Server, tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "manage.py", "spectacular", "--fail-on-warn", "--validate", "--file", str(tmp_path / "schema.yaml")],
+        cwd=ROOT, env=world.environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    written = yaml.safe_load((tmp_path / "schema.yaml").read_text())
+    api = Api(world, None)
+    assert written == yaml.safe_load(api.get("schema/").body) == api.read("schema/?format=json")
+    assert written == yaml.safe_load(api.get("schema/", Accept="application/yaml").body)
+    assert written["openapi"].startswith("3.1")
+    assert set(written["components"]["securitySchemes"]) == {"basic", "bearer"}
+    for path, operations in written["paths"].items():
+        for method, operation in operations.items():
+            assert operation["description"], (path, method)
+            assert {"400", "401", "403", "404", "406", "500", "503"} <= set(operation["responses"]), (path, method)
+            if "requestBody" in operation:
+                assert "examples" in next(iter(operation["requestBody"]["content"].values())), (path, method)

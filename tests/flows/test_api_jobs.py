@@ -1,0 +1,92 @@
+"""Jobs through the API: asked for, followed, cancelled, retried, each by who may."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.parts.api import PASSWORD, Api, rule
+
+DEADLINE = 120.0
+
+
+@pytest.fixture(scope="module")
+def world(server, upstream):
+    up = upstream()
+    for name in ("a", "b"):
+        up.routes[f"/{name}"] = name.encode()
+    here = server()
+    here.apply(
+        {
+            "repositories": [{"key": "far", "format": "raw", "kind": "remote", "upstreams": [{"url": up.url}]}],
+            "users": [{"name": name, "password": PASSWORD} for name in ("reader", "outsider")],
+            "grants": [{"role": "reader", "users": ["reader"], "repositories": ["far"]}],
+        }
+    )
+    return here
+
+
+def ended(api: Api, path: str) -> dict:
+    """The job, once it has ended."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        job = api.read(path)
+        if job["ended_at"]:
+            return job
+        time.sleep(0.1)
+    raise AssertionError(f"{path} did not end: {job}")
+
+
+def test_a_job_is_asked_for_followed_and_listed(world):
+    api = Api(world)
+    answer = api.post("jobs/", {"kind": "gc"})
+    assert answer.status == 202, answer
+    job = ended(api, answer.headers["Location"])
+    assert (job["state"], job["kind"], job["user"]) == ("done", "gc", "admin")
+    assert job["id"] in [item["id"] for item in api.items("jobs/?kind=gc&state=done&limit=1")]
+    assert job["id"] not in [item["id"] for item in api.items("jobs/?state=failed")]
+    assert isinstance(api.items(f"jobs/{job['id']}/log/"), list)
+    assert rule(api.post(f"jobs/{job['id']}/cancel/")) == "job.state"
+    assert api.post(f"jobs/{job['id']}/retry/").status == 202
+    assert ended(api, f"jobs/{job['id']}/")["state"] == "done"
+
+
+def test_who_may_read_a_repository_has_it_prefetched_and_sees_no_others_jobs(world):
+    reader, outsider = (Api(world, (name, PASSWORD)) for name in ("reader", "outsider"))
+    answer = reader.post("jobs/", {"kind": "prefetch", "repository": "far", "arguments": {"text": "a\nb\n"}})
+    assert answer.status == 202, answer
+    path = answer.headers["Location"]
+    job = ended(reader, path)
+    assert (job["state"], job["result"]["files"]) == ("done", 2)
+    assert [item["path"] for item in reader.items("repositories/far/assets/")] == ["a", "b"]
+    assert job["id"] in [item["id"] for item in reader.items("jobs/?repository=far")]
+    assert outsider.items("jobs/") == []
+    for address in (path, f"{path}log/"):
+        assert outsider.get(address).status == 404
+    for action in ("cancel", "retry"):
+        assert outsider.post(f"{path}{action}/").status == 404
+    refused = reader.post("jobs/", {"kind": "gc"})
+    assert (refused.status, rule(refused)) == (403, "job.permission")
+    assert rule(outsider.post("jobs/", {"kind": "prefetch", "repository": "far", "arguments": {"text": "a"}})) == "job.repository"
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({}, "body.form"),
+        ({"kind": "none"}, "job.kind"),
+        ({"kind": "gc", "arguments": {"x": 1}}, "job.arguments"),
+        ({"kind": "gc", "arguments": []}, "body.form"),
+        ({"kind": "gc", "user": "reader"}, "body.form"),
+        ({"kind": "prefetch"}, "prefetch.repository"),
+        ({"kind": "prefetch", "repository": "none"}, "job.repository"),
+        ({"kind": "prefetch", "repository": "far", "arguments": {"text": "\ud800"}}, "body.text"),
+    ],
+)
+def test_a_job_that_makes_no_sense_is_refused(world, body, found):
+    answer = Api(world).post("jobs/", body)
+    assert answer.status in (400, 403), answer
+    assert rule(answer) in (found, "job.permission")
+    assert json.loads(answer.body)["detail"]
