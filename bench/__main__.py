@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ that no load reaches a real registry.
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     options.database = options.database or ["sqlite"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped too
     try:
         load.check_wrk()
         with tempfile.TemporaryDirectory(prefix="entrepot-bench-") as folder:

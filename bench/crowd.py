@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import socket
 import threading
 import time
@@ -62,6 +63,7 @@ class World:
         self.name, self.server, self.headers, self.hole = name, server, headers, hole
         token = server.manage("token", "create", "admin", "--scope", "artifact:write@bench-files").stdout.split()[-1]
         self.writer = targets.basic("admin", token)
+        self._numbers = itertools.count()
         base = f"{server.url}/go"
         self.targets = [
             Target("the same remote", f"{base}/bench-hole", headers),
@@ -71,18 +73,18 @@ class World:
 
     @contextlib.contextmanager
     def black_hole(self, clients: int) -> Iterator[Crowd]:
-        def ask(crowd: Crowd, n: int, turn: int) -> None:
-            crowd.ask("GET", f"/go/bench-hole/hole.example/m{n}/@v/v1.{turn}.0.zip")
+        def ask(crowd: Crowd, n: int) -> None:
+            crowd.ask("GET", f"/go/bench-hole/hole.example/m{next(self._numbers)}/@v/v1.0.0.zip")  # never asked for before
 
         with self.hole.silent(), Crowd(self, [ask] * clients) as crowd:
             yield crowd
 
     @contextlib.contextmanager
     def slow_clients(self, downloads: int, uploads: int) -> Iterator[Crowd]:
-        def download(crowd: Crowd, n: int, turn: int) -> None:
+        def download(crowd: Crowd, n: int) -> None:
             crowd.ask("GET", "/raw/bench-files/large", slowly=True)
 
-        def upload(crowd: Crowd, n: int, turn: int) -> None:
+        def upload(crowd: Crowd, n: int) -> None:
             crowd.ask("PUT", f"/raw/bench-files/slow{n}", body=crowd.dripping())
 
         with Crowd(self, [download] * downloads + [upload] * uploads) as crowd:
@@ -115,7 +117,7 @@ class Hole:
 class Crowd:
     """Clients in threads, each with one request after the other, from when all have sent their first until the end."""
 
-    def __init__(self, world: World, behaviours: Sequence[Callable[[Crowd, int, int], None]]):
+    def __init__(self, world: World, behaviours: Sequence[Callable[[Crowd, int], None]]):
         self.world = world
         self.statuses: Counter[int] = Counter()
         self._end = threading.Event()
@@ -173,12 +175,10 @@ class Crowd:
         while not self._end.wait(DRIP):
             yield b"x" * 1024
 
-    def _run(self, behave: Callable[[Crowd, int, int], None], n: int) -> None:
-        turn = 0
+    def _run(self, behave: Callable[[Crowd, int], None], n: int) -> None:
         while not self._end.is_set():
             with contextlib.suppress(OSError, http.client.HTTPException):
-                behave(self, n, turn)
-            turn += 1
+                behave(self, n)
             self._end.wait(PAUSE)
 
 
@@ -227,14 +227,16 @@ def _measured(world: World, options: Any, gather: Callable[[], contextlib.Abstra
     for _ in range(options.rounds):
         for target in world.targets:
             alone[target.name].append(load.steady(target, [CACHED], options.seconds, options.rate))
-        with gather() as crowd:
-            for target in world.targets:
+            with gather() as crowd:
                 beside[target.name].append(load.steady(target, [CACHED], options.seconds, options.rate))
-            statuses += crowd.statuses
-            held.append(crowd.held)
+                statuses += crowd.statuses
+                held.append(crowd.held)
     _print(world, options, alone, beside)
     answered = ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())) or "none"
-    print(f"  clients held at the end of each round: {held}; answers that they had meanwhile: {answered}", flush=True)
+    print(
+        f"  clients held at the end of each measurement: {min(held)} to {max(held)}; answers that they had meanwhile: {answered}",
+        flush=True,
+    )
     return [
         {"kind": f"{world.name}, {target.name}", "target": name, "rounds": [asdict(sample) for sample in samples[target.name]]}
         for target in world.targets

@@ -77,7 +77,7 @@ def _ours(
             server, headers = stack.enter_context(targets.entrepot(data, url, document, clone))
             for way, base in through.items():
                 beside = (f"other {kind} {way}",) if options.clone and not prefix else ()
-                processes = (server.process_group, *database)
+                processes = (server.process, *database)
                 yield server, Target(f"{prefix}{kind} {way}", f"{server.url}/{base}", headers, beside, processes)
 
 

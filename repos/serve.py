@@ -87,6 +87,8 @@ LARGEST_DOCUMENT = 64 * 1024 * 1024
 def _part(query: Query, repo: Repo, known: Known, *, cached_only: bool) -> tuple[bytes, datetime | None]:
     """One repository's document, and since when it is stale, if it is."""
     if repo.is_local:
+        if query.repo.is_virtual and repo.id not in known.owners and query.repo.format.package(query.path):
+            raise absent(query.path)  # it never held the name, as the rows have told
         return repo.format.render(repo, query.path), None
     found = proxy.get(repo, query.path, known.assets.get(repo.id), known.fresh.get(repo.id), cached_only=cached_only)
     return read_document(found), found.checked_at if isinstance(found, Found) and found.stale else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from accounts import tokens
 from accounts.models import User
@@ -74,3 +76,14 @@ def test_a_list_takes_the_same_number_of_queries_whatever_its_length(ask, form):
     module = "corp.example/lib"
     put(local, {f"{module}/@v/v1.{n}.0.zip": make_zip(module, f"v1.{n}.0", {}) for n in range(1, 200)})
     assert queries_of(ask, "local", "corp.example/lib/@v/list") == few <= 3
+
+
+def test_a_cached_list_through_a_virtual_takes_two_queries(ask, form):
+    if form != "go":
+        return
+    path = "public.example/lib/@v/list"
+    remote = catalogue.load_one(models.Repository.objects.get(key="remote"))
+    put(remote, {path: b"v1.0.0\n"})
+    now = timezone.now()
+    models.Freshness.objects.create(repository_id=remote.id, path_key=path, checked_at=now, expires_at=now + timedelta(hours=1))
+    assert queries_of(ask, "virtual", path) == 2

@@ -178,6 +178,11 @@ class Server:
     def authorization(user: tuple[str, str] | None) -> dict[str, str]:
         return _authorization(user)
 
+    @property
+    def process(self) -> int:
+        """The first of the server's processes."""
+        return self._process.pid
+
     def memory_peak(self) -> int:
         """The largest that one of the server's processes has been, in bytes."""
         peaks = []
