@@ -19,7 +19,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
 from datetime import datetime
@@ -218,12 +218,21 @@ class Fill:
         """How many bytes may be sent now, more than `sent`."""
         held_back = max(0, self.size - CHUNK)
         with self._changed:
-            self._changed.wait_for(lambda: self.ended or min(self._progress, held_back) > sent, LONGEST_FETCH)
-            if self._found is not None:
-                return self.size
-            if self._problem is not None or min(self._progress, held_back) <= sent:
+            if not self.ended and min(self._progress, held_back) <= sent:
+                self._wait(lambda: self.ended or min(self._progress, held_back) > sent)
+            if self._problem is not None:
                 raise Interrupted("the fetch from the upstream failed")
-            return min(self._progress, held_back)
+            return self.size if self._found is not None else min(self._progress, held_back)
+
+    def _wait(self, there: Callable[[], bool]) -> None:
+        """Wait until something is there. Raises Interrupted where too many wait for a silent upstream."""
+        try:
+            with waiting.Place(self.repo) as place:
+                while not there():
+                    place.keep(self._heard)
+                    self._changed.wait(TICK)
+        except Unavailable as problem:
+            raise Interrupted("the upstream sends nothing") from problem
 
     def run(self) -> None:
         try:
@@ -382,9 +391,13 @@ class Fill:
 
     def _take(self, answer: Answer, incoming: Incoming) -> None:
         deadline = time.monotonic() + LONGEST_FETCH
+        unheard = 0
         for chunk in answer.chunks():
             incoming.write(chunk)
-            self._hear()
+            unheard += len(chunk)
+            if unheard >= upstream.PACE * (time.monotonic() - self._heard):  # a drip is as good as silence
+                self._hear()
+                unheard = 0
             with self._changed:
                 self._progress = incoming.size
                 self._changed.notify_all()

@@ -63,7 +63,10 @@ def check(repo: Repo) -> None:
 
 def heard(repo: Repo) -> None:
     """Something came from an upstream of `repo`."""
-    _heard[_key(repo)] = time.monotonic()
+    key = _key(repo)
+    with _lock:
+        if key in _heard:
+            _heard[key] = time.monotonic()
 
 
 def _key(repo: Repo) -> tuple[str, ...]:
@@ -72,14 +75,14 @@ def _key(repo: Repo) -> tuple[str, ...]:
 
 
 def _begin(key: tuple[str, ...]) -> None:
-    if not _waiting[key]:  # the silence begins with the first who listens
+    if not _waiting[key]:  # a silence begins with the first who listens, and ends with the last
         _heard[key] = time.monotonic()
 
 
 def _leave(key: tuple[str, ...]) -> None:
     _waiting[key] -= 1
     if not _waiting[key]:
-        del _waiting[key]
+        del _waiting[key], _heard[key]
 
 
 def _crowded(key: tuple[str, ...], more: int) -> bool:

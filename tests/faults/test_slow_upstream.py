@@ -189,6 +189,41 @@ def test_what_is_cached_local_or_elsewhere_is_served_while_a_hundred_wait_for_a_
             assert answer.status in (503, 504) or (answer.status, answer.body) == (200, f"/{path.split('/', 3)[3]}".encode())
 
 
+@pytest.mark.parametrize("start", ["head", "body", "read along"])
+def test_what_is_cached_is_served_while_a_hundred_wait_for_files_that_drip(small, get, hole, start):
+    """A byte a second is no silence, and comes to nothing all the same."""
+    length = head(f"Content-Length: {len(BODY)}")
+    sent, at = {"head": (length + BODY, 5), "body": (length + BODY, 100), "read along": (STATED + LARGE, len(STATED) + CHUNK)}[
+        start
+    ]
+    dripped = threading.Event()
+
+    def drip(handler: Handler) -> None:
+        handler.close_connection = True
+        handler.wfile.write(sent[:at])
+        for n in range(at, at + 90):
+            if dripped.wait(1):
+                return
+            handler.wfile.write(sent[n : n + 1])
+
+    small.up.default = drip
+    with ThreadPoolExecutor(CROWD) as pool:
+        crowd = [
+            pool.submit(Upstream.incomplete, lambda n=n: get(f"/raw/patient/{start.replace(' ', '-')}/{n}")) for n in range(CROWD)
+        ]
+        try:
+            while hole.asked < 4:
+                threading.Event().wait(0.02)
+            for path, body in {f"/raw/patient/{path}": body for path, body in FILES.items()}.items():
+                assert get(path).body == body
+            assert get("/raw/here/local").body == b"local"
+            assert get(f"/raw/other/uncached/{start.replace(' ', '-')}").status == 404
+            assert any(not job.done() for job in crowd), "they still drip"
+        finally:
+            dripped.set()
+        assert [job.result(LONGEST) for job in crowd] == [True] * CROWD
+
+
 def test_an_expired_document_is_served_stale_to_all_while_the_upstream_is_silent(small, get, hole):
     small.up.routes = {path: body for path, body in small.up.routes.items() if path != "/document"}
     with ThreadPoolExecutor(CROWD) as pool:

@@ -114,6 +114,7 @@ def remote(settings, monkeypatch: pytest.MonkeyPatch):
     """A remote in a process of eight threads, of which two may wait for a silent upstream and six for all of them."""
     settings.ENTREPOT = replace(settings.ENTREPOT, threads=8)
     monkeypatch.setattr(waiting, "_waiting", type(waiting._waiting)(int))
+    monkeypatch.setattr(waiting, "_heard", {})
 
     class Remote:
         def __init__(self, name: str):
@@ -170,6 +171,8 @@ def test_several_silent_upstreams_together_leave_a_quarter_of_the_threads_alone(
     with pytest.raises(Unavailable):
         waiting.check(holes[0])
     fresh = remote("fresh")
-    waiting.check(fresh)
+    with waiting.Place(fresh):
+        silent(fresh)
+    waiting.check(fresh)  # its silence ended with the last who listened
     with waiting.Place(fresh) as place:
         place.keep(time.monotonic())
