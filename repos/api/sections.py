@@ -29,7 +29,7 @@ from repos.configuration.fields import TextField
 from repos.configuration.repositories import origin
 from repos.configuration.section import Document, Section, shown
 from repos.configuration.singles import Single
-from repos.format import find
+from repos.format import find, installed
 from repos.models import Repository
 from repos.serve import base_url
 
@@ -328,7 +328,7 @@ class One(OfSection):
 
 
 EXAMPLES: dict[str, dict[str, Any]] = {
-    "repositories": {"format": "raw", "kind": "local", "description": "tools that we build"},
+    "repositories": {"format": min(installed()), "kind": "local", "description": "what we build"},
     "roles": {"permissions": ["artifact:read", "artifact:write"]},
     "groups": {"external": ["sso:team-a"]},
     "users": {"robot": True},

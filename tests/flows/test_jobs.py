@@ -431,7 +431,9 @@ def test_jobs_are_started_shown_cancelled_and_retried_from_the_command_line(remo
     shown = job("show", str(Job.objects.latest("pk").pk), "--log")
     assert "2/2" in shown and "missing is not here" in shown
     names.write_text("a\n")
-    assert job("run", "prefetch", "--repository", "cache", "--file", str(names), "--here").endswith("bytes 0\nexit 0")
+    assert job("run", "prefetch", "--repository", "cache", "--file", str(names), "--here").endswith(
+        "prefetch done: bytes 0, failed 0, fetched 0, files 1, lines 1\nexit 0"
+    )
     for words in (("run", "nonsense"), ("run", "prefetch"), ("run", "gc", "--repository", "nowhere"), ("show", "999999")):
         with pytest.raises(CommandError):
             job(*words)

@@ -188,11 +188,11 @@ def _facts(job: Job) -> Iterator[tuple[str, Any]]:
     if job.problem:
         yield "problem", job.problem
     if job.result:
-        yield "result", json.dumps(job.result)
+        yield "result", json.dumps(job.result, sort_keys=True)
 
 
 def _end(job: Job) -> str:
-    result = ", ".join(f"{name} {value}" for name, value in job.result.items())
+    result = ", ".join(f"{name} {value}" for name, value in sorted(job.result.items()))
     return ": ".join(filter(None, (f"{job.kind} {job.state}", job.problem, result)))
 
 
