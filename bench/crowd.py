@@ -226,6 +226,7 @@ def _measured(world: World, options: Any, gather: Callable[[], contextlib.Abstra
     targets.check(world.targets, [Kind("cached", (CACHED,), digest)], {CACHED: GO_MOD})
     for _ in range(options.rounds):
         for target in world.targets:
+            time.sleep(2 * PAUSE)  # what was begun for the crowd before comes to its end
             alone[target.name].append(load.steady(target, [CACHED], options.seconds, options.rate))
             with gather() as crowd:
                 beside[target.name].append(load.steady(target, [CACHED], options.seconds, options.rate))
