@@ -14,7 +14,7 @@ from problems import Forbidden, NotFound, Unavailable, UpstreamFailed, absent
 from repos import proxy, rows
 from repos.call import Query
 from repos.catalogue import Repo
-from repos.proxy import Fill
+from repos.fill import Fill
 from repos.rows import Found, Known
 
 

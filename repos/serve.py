@@ -27,7 +27,7 @@ from repos.blobs import CHUNK
 from repos.blobs.stores import store
 from repos.call import Call, Query
 from repos.catalogue import Repo
-from repos.proxy import Fill
+from repos.fill import Fill
 from repos.rows import Found, Known
 
 log = logging.getLogger("entrepot.serve")

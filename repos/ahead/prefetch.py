@@ -14,9 +14,9 @@ from repos import jobs, paths, resolve, serve
 from repos.ahead import several
 from repos.call import Query
 from repos.catalogue import Repo
+from repos.fill import Fill
 from repos.format import Wanted
 from repos.jobs.runner import Failed
-from repos.proxy import Fill
 from repos.rows import Found
 
 LARGEST = 4 << 20
