@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import itertools
+import random
 import socket
 import threading
 import time
@@ -33,7 +34,7 @@ ZIP = f"{MODULE}/@v/v1.0.0.zip"
 GO_MOD = f"module {MODULE}\n".encode()
 LARGE = 10 << 20
 PAUSE = 1.0
-"""Seconds after which one of a crowd who was answered or refused tries again."""
+"""Seconds after which one of a crowd tries again, where the answer did not say when (Retry-After)."""
 DRIP = 0.5
 """Seconds between two pieces of what is sent or read slowly."""
 
@@ -122,6 +123,7 @@ class Crowd:
         self.statuses: Counter[int] = Counter()
         self._end = threading.Event()
         self._lock = threading.Lock()
+        self._again = threading.local()
         self._open: set[http.client.HTTPConnection] = set()
         self._sent = threading.Semaphore(0)
         self._threads = [threading.Thread(target=self._run, args=(behave, n), daemon=True) for n, behave in enumerate(behaviours)]
@@ -144,7 +146,7 @@ class Crowd:
             thread.join(30)
 
     def ask(self, method: str, path: str, body: Iterator[bytes] | None = None, *, slowly: bool = False) -> None:
-        """One request, whose answer may never come; its status is counted."""
+        """One request, whose answer may never come; its status is counted, and when to try again is kept for this thread."""
         connection = self.world.server.connect()
         connection.connect()
         with self._lock:
@@ -156,6 +158,7 @@ class Crowd:
             connection.request(method, path, body, headers, encode_chunked=body is not None)
             answer = connection.getresponse()
             self.statuses[answer.status] += 1
+            self._again.after = float(answer.headers.get("Retry-After", PAUSE))
             while slowly and answer.read(4096) and not self._end.wait(DRIP):
                 pass
         finally:
@@ -177,9 +180,10 @@ class Crowd:
 
     def _run(self, behave: Callable[[Crowd, int], None], n: int) -> None:
         while not self._end.is_set():
+            self._again.after = PAUSE
             with contextlib.suppress(OSError, http.client.HTTPException):
                 behave(self, n)
-            self._end.wait(PAUSE)
+            self._end.wait(self._again.after * random.uniform(0.5, 1.5))  # clients do not keep step
 
 
 @contextlib.contextmanager
