@@ -4,7 +4,7 @@ asked ── FAILURES in a row ─────────────> out: nob
   └───── 429, or 503 with Retry-After ──> resting, in every process, for as long as it said ──────────────────> asked
 
 It fails when it cannot be reached, is silent, or says that what is behind it is down. A wrong answer (another digest, a malformed
-file, a 500 at one path) is no such failure: at the next path it may be right.
+file, a 500 at one path), or what a host does that it redirected to, is no such failure: at the next path it may be right.
 """
 
 from __future__ import annotations
@@ -140,5 +140,6 @@ def _seconds(retry_after: str | None) -> float:
 
 
 def _key(source: Upstream) -> str:
-    """The URL's digest: rows have a length, URLs have not."""
-    return hashlib.sha256(source.url.encode()).hexdigest()
+    """A digest of the URL and whom it is asked as: a rate limit is of an account, or of an address that has none."""
+    whom = (source.url, source.username, source.sealed_password, source.sealed_token)
+    return hashlib.sha256("\0".join(whom).encode()).hexdigest()

@@ -282,9 +282,9 @@ class Fill:
     def _refused(self, source: Upstream, answer: Answer) -> UpstreamFailed:
         """What to tell of a status that is no answer; an upstream that wants to be left alone is."""
         retry_after = answer.headers.get("retry-after")
-        if answer.status == 429 or (answer.status == 503 and retry_after):
+        if answer.own and (answer.status == 429 or (answer.status == 503 and retry_after)):
             return circuit.rest(source, retry_after)
-        rule = "upstream.down" if answer.status in (502, 503, 504) else "upstream.status"
+        rule = "upstream.down" if answer.own and answer.status in (502, 503, 504) else "upstream.status"
         hint = "ask who runs this registry" if 400 <= answer.status < 500 else "try again later"
         return UpstreamFailed(f"the upstream answered {answer.status}; {hint}", rule=rule)
 

@@ -206,7 +206,7 @@ class Lease(models.Model):
 
 
 class Rest(models.Model):
-    """An upstream (the SHA-256 of its URL) that has asked not to be asked until then."""
+    """An upstream (the SHA-256 of its URL and credentials) that has asked not to be asked until then."""
 
     upstream = models.CharField(max_length=64, unique=True)
     until = models.DateTimeField()

@@ -20,7 +20,7 @@ import ssl
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urljoin
@@ -59,6 +59,8 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
+    own: bool = field(default=True, kw_only=True)
+    """Whether the upstream itself says it, and not another host that it redirected to."""
 
     @property
     def length(self) -> int | None:
@@ -129,7 +131,7 @@ class HttpAnswer(Answer):
             raise UpstreamFailed(
                 f"the upstream sent an encoding that was not asked for ({self.encoding[:20]})", rule="upstream.body"
             )
-        with _failures("upstream.body"), contextlib.closing(self.response):
+        with _blamed_on(own=self.own), _failures("upstream.body"), contextlib.closing(self.response):
             yield from self._decoded() if self.encoding else self._raw()
 
     def discard(self) -> None:
@@ -159,8 +161,10 @@ def ask(upstream: Upstream, url: str, headers: Mapping[str, str]) -> Answer:
     Raises UpstreamTimeout and UpstreamFailed. Statuses are the caller's to judge, but redirects are followed here.
     """
     for _ in range(REDIRECTS + 1):
-        response = _get(upstream, url, headers)
-        answer = HttpAnswer(response.status, {name.lower(): value for name, value in response.headers.items()}, response)
+        own = origin(url) == origin(upstream.url)
+        with _blamed_on(own=own):
+            response = _get(upstream, url, headers)
+        answer = HttpAnswer(response.status, {name.lower(): value for name, value in response.headers.items()}, response, own=own)
         targets = response.headers.getlist("location")
         if answer.status not in (301, 302, 303, 307, 308) or not targets:
             return answer
@@ -325,6 +329,17 @@ class _Pace(io.RawIOBase):
     def close(self) -> None:
         self._raw.close()
         super().close()
+
+
+@contextlib.contextmanager
+def _blamed_on(*, own: bool) -> Iterator[None]:
+    """What another host does that an upstream redirected to is no failure of the upstream itself (`repos.circuit`)."""
+    try:
+        yield
+    except UpstreamFailed as failure:
+        if not own:
+            failure.rule = failure.rule.replace("upstream.", "redirect.", 1)
+        raise
 
 
 @contextlib.contextmanager

@@ -20,8 +20,10 @@ DEADLINE = 60.0
 
 @pytest.fixture(scope="module")
 def world(server):
-    """Two processes, to which requests go as they come."""
-    return server()
+    """Two processes, to which requests go as they come; redirects may lead to this machine."""
+    here = server()
+    here.apply({"egress": {"allow": ["127.0.0.0/8"]}})
+    return here
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,32 @@ def test_an_absurd_time_is_bounded_and_harms_nobody(lanes):
 
 
 # Mirrors
+
+
+ELSEWHERE = {
+    "nobody listens": "http://127.0.0.1:9/x",
+    "there is no such host": "http://nowhere.invalid/x",
+    "it is silent": lambda handler: time.sleep(4),
+    "it is down": 503,
+    "it wants to be left alone": busy("3600"),
+    "it cuts": Upstream.cut(BODY, 10, "length"),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_a_host_does_that_an_upstream_redirects_to_is_not_held_against_the_upstream(lane, upstream, name):
+    """Else whoever can have one path redirected takes the upstream away from all others."""
+    there = ELSEWHERE[name]
+    if not isinstance(there, str):
+        other = upstream()
+        other.default, there = there, f"{other.url}/x"
+    lane.upstream.routes |= {f"/gone/{n}": lambda handler: handler.answer(302, b"", {"Location": there}) for n in range(12)}
+    for n in range(12):
+        answer = lane.get("raw", f"gone/{n}")
+        assert answer is None or answer.status in (502, 503, 504), name
+    lane.upstream.routes["/well"] = BODY
+    for _ in range(8):
+        assert lane.get("raw", "well").body == BODY
 
 
 @pytest.fixture(scope="module")

@@ -99,8 +99,8 @@ def test_a_rest_lasts_as_long_as_the_upstream_says_within_reason(said):
 @pytest.mark.django_db
 def test_every_process_and_every_repository_of_an_upstream_knows_of_its_rest(source):
     circuit.rest(source, "60")
-    same = replace(source, username="somebody")
-    resting = circuit.resting([same, Upstream(url="http://another.example")])
+    same = replace(source, timeout=5.0)
+    resting = circuit.resting([same, replace(source, username="somebody"), Upstream(url="http://another.example")])
     assert len(resting) == 1
     with pytest.raises(UpstreamOut) as refused, circuit.watched(same, resting):
         pytest.fail("it was asked")
