@@ -12,6 +12,7 @@
     ├── TooLarge             413  over a limit
     ├── MediaRefused         415  not in a form that is taken here
     ├── RangeRefused         416  no such range of bytes
+    ├── TooMany              429  enough of it is under way already
     ├── Interrupted          500  the answer cannot be completed; the connection is ended
     ├── UpstreamFailed       502  the upstream answered wrongly or not at all
     │   ├── UpstreamTimeout  504  the upstream did not answer in time
@@ -93,6 +94,10 @@ class MediaRefused(Problem):
 
 class RangeRefused(Problem):
     status, title = 416, "Range Not Satisfiable"
+
+
+class TooMany(Problem):
+    status, title = 429, "Too Many Requests"
 
 
 class Interrupted(Problem):

@@ -249,8 +249,8 @@ class Setting(models.Model):
 class Job(models.Model):
     """Work that no request waits for. The row is the truth of it; what delivers and runs it (see `repos.jobs`) may be lost.
 
-    It acts for `user`, narrowed by `scopes`, with the rights that they have when it runs; without a user for the installation
-    itself. It goes when its user goes, so that it never acts for anybody else.
+    It acts for `user`, narrowed by `scopes`, with the rights that they have when it runs, and not once `token` is revoked;
+    without a user for the installation itself. It goes when its user goes, so that it never acts for anybody else.
     """
 
     class State(models.TextChoices):
@@ -266,6 +266,9 @@ class Job(models.Model):
     arguments = models.JSONField(default=dict)
     repository = models.ForeignKey(Repository, on_delete=models.CASCADE, null=True, related_name="jobs")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, related_name="jobs")
+    token = models.ForeignKey(
+        "accounts.Token", on_delete=models.SET_NULL, null=True, related_name="+", help_text="that asked for it"
+    )
     scopes = models.JSONField(null=True, help_text="of the token that asked for it; null: not narrowed")
     key = models.CharField(max_length=200, null=True, help_text="asking again while it has not ended gives this job")
     slot = models.CharField(max_length=64, null=True, unique=True, help_text="of a periodic kind: when; each is taken once")

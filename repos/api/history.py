@@ -71,6 +71,14 @@ class OfRepository(Resource):
     def manages(self, repo: Repo) -> bool:
         return SHELVES["repositories"].edits(self.caller, repo.key)
 
+    def shown(self, repo: Repo, change: Change) -> dict[str, Any]:
+        """A change: who made it is for who is signed in, what its detail tells of the configuration for who manages that."""
+        actor = "" if self.caller.actor.anonymous else change.actor
+        told = {"number": change.number, "at": moment(change.at), "actor": actor, "action": change.action}
+        if change.action == Change.Action.CONFIGURE and self.manages(repo):
+            told["detail"] = change.detail
+        return told
+
     def row(self, repo: Repo) -> Repository:
         row = Repository.objects.filter(pk=repo.id).first()
         if row is None:
@@ -188,7 +196,7 @@ class Changes(OfRepository):
         if len(found) > len(here):
             last = here[-1].number
             following = self.link({"after": last} if self.asked["order"] == "number" else {"before": last})
-        items = [_change(change, manages=self.manages(repo)) for change in here if seen is None or change.number in seen]
+        items = [self.shown(repo, change) for change in here if seen is None or change.number in seen]
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
         return self.answer({"items": items, "next": following, **_whereabouts(row)}, headers=headers)
 
@@ -233,7 +241,7 @@ class OneChange(OfRepository):
                 chain(first, touched),
                 lambda asset: _asset(repo, asset),
                 lambda asset: [asset.path_key, asset.since],
-                **_change(change, manages=self.manages(repo)),
+                **self.shown(repo, change),
                 **_whereabouts(row),
             )
 
@@ -268,14 +276,6 @@ def _asset(repo: Repo, asset: Any) -> dict[str, Any]:
         "until": asset.until,
         "at": moment(asset.came),
     }
-
-
-def _change(change: Change, *, manages: bool) -> dict[str, Any]:
-    """A change; what its detail tells of the configuration is for who manages it, and of assets it is told by them."""
-    told = {"number": change.number, "at": moment(change.at), "actor": change.actor, "action": change.action}
-    if change.action == Change.Action.CONFIGURE and manages:
-        told["detail"] = change.detail
-    return told
 
 
 def _whereabouts(row: Repository) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from django.db.models import QuerySet
@@ -9,6 +11,8 @@ from django.http import HttpResponse
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from accounts.actors import Actor
+from accounts.permissions import REPOSITORY_PERMISSIONS
 from problems import Conflict, Forbidden, Malformed
 from repos import jobs
 from repos.api.permissions import SignedIn, hidden
@@ -77,12 +81,24 @@ class Jobs(OfJobs):
             raise Malformed(f"there is no repository {key}, or not for you to read", rule="job.repository")
         kind = jobs.find_kind(asked["kind"])
         if not kind.may_be_asked_by(self.caller.rights, key):
-            needed = kind.permission or "nobody, since the server itself asks for such jobs"
-            raise Forbidden(
-                f"{self.caller.actor.name} may not ask for {kind.name} here; it needs {needed}", rule="job.permission"
-            )
-        job = jobs.enqueue(kind.name, asked.get("arguments"), actor=self.caller.actor, repository=repo)
+            raise Forbidden(f"{self.caller.actor.name} may not ask for {kind.name} here; {_needed(kind)}", rule="job.permission")
+        job = jobs.enqueue(
+            kind.name, asked.get("arguments"), actor=self.caller.actor, repository=repo, key=_key(self.caller.actor, asked)
+        )
         return self.answer(job_document(job), 202, {"Location": f"{request.path}{job.pk}/"})
+
+
+def _needed(kind: jobs.Kind) -> str:
+    if not kind.permission:
+        return "the server itself asks for such jobs"
+    where = " and a repository on which you have it" if kind.permission in REPOSITORY_PERMISSIONS else ""
+    return f"it needs {kind.permission}{where}"
+
+
+def _key(actor: Actor, asked: dict[str, Any]) -> str:
+    """Asking for the same again while it has not ended gives the job that is there."""
+    whole = json.dumps([actor.user_id, actor.token_id, asked], sort_keys=True)
+    return f"asked {hashlib.sha256(whole.encode()).hexdigest()}"
 
 
 class OneJob(OfJobs):

@@ -36,7 +36,12 @@ REFUSED = {
 }
 BEFORE = {414: "The address is longer than the server takes.", 431: "A header is longer than the server takes."}
 """What the server answers before the API sees the request."""
-WITH_BODY = {409: "Something stands against it.", 413: "The body is too large.", 415: "Not in a form that is taken here."}
+WITH_BODY = {
+    409: "Something stands against it.",
+    429: "Enough of it is under way already.",
+    413: "The body is too large.",
+    415: "Not in a form that is taken here.",
+}
 CONDITIONS = {
     "If-Match": "Only if it still has this ETag.",
     "If-None-Match": "GET: only if it no longer has this ETag. PUT with `*`: only if it is new.",

@@ -403,6 +403,9 @@ class Configuration(Resource):
         """Make the server what the body says, as `apply` does: all of it or nothing, and what it does not name is left alone."""
         kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         document = documents.read(self.text(), "the body", json_only=kind == JSON)
+        for name in document.keys() & SHELVES.keys():  # also where it would change nothing: that would tell what is stored
+            if not SHELVES[name].edits(self.caller, ""):
+                raise refused(self.caller, SHELVES[name].section.permission)
         options: dict[str, Any] = {"prune": self.asked["prune"] == "true", "variables": {}, "guard": self._guard}
         if self.asked["dry_run"] == "true":
             lines = engine.diff(document, **options)

@@ -14,8 +14,9 @@ from django.db import DatabaseError, OperationalError, connection
 from accounts import epoch
 from accounts.access import Grant, Rights, rights_of
 from accounts.actors import Actor, actor_of
+from accounts.models import Token
 from accounts.permissions import PERMISSIONS
-from problems import NotFound, Problem, StorageFull, Unavailable, UpstreamFailed
+from problems import Forbidden, NotFound, Problem, StorageFull, Unavailable, UpstreamFailed
 from repos import catalogue
 from repos.catalogue import Repo
 from repos.jobs import table
@@ -72,6 +73,8 @@ class Running:
     def rights(self) -> tuple[Actor, Rights]:
         """For whom the job acts and what they may now, which may be less than when it was asked for."""
         actor = self.actor
+        if self.job.token_id and not Token.objects.filter(pk=self.job.token_id, revoked_at=None).exists():
+            raise Forbidden("the token that asked for this job has been revoked; ask anew", rule="job.token")
         return actor, EVERYTHING if actor is INSTALLATION else rights_of(actor, epoch.current())
 
     def repository(self) -> Repo:

@@ -6,15 +6,16 @@ Times are the database's, on which all nodes agree.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 
 from accounts.actors import Actor
-from problems import Conflict, Problem, Unauthenticated, Unavailable
+from problems import Conflict, Problem, TooMany, Unauthenticated, Unavailable
 from repos import database
 from repos.catalogue import Repo
 from repos.jobs.kinds import Kind, find_kind
@@ -24,6 +25,10 @@ LEASE = timedelta(seconds=15)
 """How long a job is its runner's without a sign of life; a killed runner's is taken over after it."""
 FIRST_PAUSE = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(minutes=10)
+OF_ONE = 100
+"""The most jobs of one user that have not ended."""
+RUNNING_OF_ONE = 2
+"""The most jobs of one user that are handed over at a time, so that there is room for those of others."""
 LINES = 1000
 """The most lines of one job's log."""
 LINE = 500
@@ -45,7 +50,8 @@ def enqueue(
     """A new job, for `actor` (None: the installation itself); or the one with this `key`, where it has not ended.
 
     Whether the actor may have it is the caller's to ask (`Kind.may_be_asked_by`). Where clients choose keys, the caller puts
-    before them whose they are. Raises Malformed for an unknown kind and for arguments that it does not take.
+    before them whose they are. Raises Malformed for an unknown kind and for arguments that it does not take, TooMany where
+    the actor has OF_ONE already.
     """
     chosen = find_kind(kind)
     job = _new(chosen, chosen.check(arguments or {}, repository), actor, repository)
@@ -84,6 +90,7 @@ def _new(kind: Kind, arguments: dict[str, Any], actor: Actor | None, repository:
         arguments=arguments,
         repository_id=repository.id if repository else None,
         user_id=actor.user_id if actor else None,
+        token_id=actor.token_id if actor else None,
         scopes=list(actor.scopes) if actor and actor.scopes is not None else None,
         created_at=now,
         not_before=now,
@@ -97,6 +104,7 @@ def _insert_or_find(job: Job) -> Job:
             standing = Job.objects.filter(key=job.key, state__in=Job.LIVE).first()
             if standing is not None:
                 return standing
+        _check_room(job)
         try:
             with transaction.atomic():
                 job.save(force_insert=True)
@@ -105,6 +113,11 @@ def _insert_or_find(job: Job) -> Job:
             if job.key is None:
                 raise
     raise Unavailable(f"jobs with the key {job.key} come and go; try again", rule="job.key")
+
+
+def _check_room(job: Job) -> None:
+    if job.user_id is not None and Job.objects.filter(user_id=job.user_id, state__in=Job.LIVE).count() >= OF_ONE:
+        raise TooMany(f"{OF_ONE} of your jobs have not ended; wait for some, or cancel them", rule="job.many")
 
 
 def claim(pk: int) -> Job | None:
@@ -183,12 +196,22 @@ def retry(pk: int) -> None:
 
 
 def due(most: int) -> list[int]:
-    """Jobs that may be claimed now, those whose runners were lost before those that wait, the longest first."""
+    """Jobs that may be claimed now: those of lost runners, the installation's own, and a few of each user; the oldest first."""
     now = database.now()
     lapsed = Job.objects.filter(state=State.RUNNING, expires_at__lt=now, attempt__lt=F("attempts"), cancel_requested=False)
-    queued = Job.objects.filter(state=State.QUEUED, not_before__lte=now)
-    found = list(lapsed.order_by("expires_at").values_list("pk", flat=True)[:most])
-    return found + list(queued.order_by("not_before", "pk").values_list("pk", flat=True)[: most - len(found)])
+    queued = Job.objects.filter(state=State.QUEUED, not_before__lte=now).order_by("not_before", "pk")
+    own = queued.filter(user=None)
+    found = [pk for rows in (lapsed.order_by("expires_at"), own) for pk in rows.values_list("pk", flat=True)[:most]]
+    return [*found, *_few_of_each(queued.filter(user__isnull=False))][:most]
+
+
+def _few_of_each(queued: QuerySet[Job]) -> Iterator[int]:
+    running = Job.objects.filter(state=State.RUNNING, user__isnull=False).values_list("user_id", flat=True)
+    taken = Counter(running)
+    for pk, user_id in queued.values_list("pk", "user_id").iterator():
+        if taken[user_id] < RUNNING_OF_ONE:
+            taken[user_id] += 1
+            yield pk
 
 
 def settle_lapsed() -> None:

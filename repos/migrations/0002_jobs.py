@@ -19,6 +19,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('kind', models.CharField(max_length=32)),
                 ('arguments', models.JSONField(default=dict)),
+                ('token', models.ForeignKey(help_text='that asked for it', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='accounts.token')),
                 ('scopes', models.JSONField(help_text='of the token that asked for it; null: not narrowed', null=True)),
                 ('key', models.CharField(help_text='asking again while it has not ended gives this job', max_length=200, null=True)),
                 ('slot', models.CharField(help_text='of a periodic kind: when; each is taken once', max_length=64, null=True, unique=True)),

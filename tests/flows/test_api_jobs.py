@@ -17,6 +17,7 @@ def world(server, upstream):
     up = upstream()
     for name in ("a", "b"):
         up.routes[f"/{name}"] = name.encode()
+    up.routes["/slow/again"] = up.slowly(b"slow", seconds=5)
     here = server()
     here.apply(
         {
@@ -90,3 +91,32 @@ def test_a_job_that_makes_no_sense_is_refused(world, body, found):
     assert answer.status in (400, 403), answer
     assert rule(answer) in (found, "job.permission")
     assert json.loads(answer.body)["detail"]
+
+
+def test_asking_for_the_same_again_gives_the_job_that_has_not_ended(world):
+    """A slow upstream keeps the first from its end."""
+    reader, admin = Api(world, ("reader", PASSWORD)), Api(world)
+    wanted = {"kind": "prefetch", "repository": "far", "arguments": {"text": "slow/again\n"}}
+    first, second = (json.loads(reader.post("jobs/", wanted).body) for _ in range(2))
+    assert first["id"] == second["id"]
+    assert json.loads(admin.post("jobs/", wanted).body)["id"] != first["id"], "each asks for themself"
+    for job in admin.items("jobs/?kind=prefetch&state=queued") + admin.items("jobs/?kind=prefetch&state=running"):
+        admin.post(f"jobs/{job['id']}/cancel/")
+
+
+def test_who_manages_the_system_alone_cannot_guess_what_is_stored_by_what_would_change_nothing(world):
+    world.apply(
+        {
+            "roles": [{"name": "clerk", "permissions": ["system:manage"]}],
+            "users": [{"name": "sys", "password": PASSWORD}],
+            "grants": [{"role": "clerk", "users": ["sys"]}],
+        }
+    )
+    sys = Api(world, ("sys", PASSWORD))
+    for guess in (PASSWORD, "another password"):
+        answer = sys.put("configuration/", {"users": [{"name": "reader", "password": guess}]})
+        assert (answer.status, rule(answer)) == (403, "user:manage")
+    for key in ("far", "there-is-none"):
+        answer = sys.put("configuration/", {"repositories": [{"key": key, "format": "raw", "kind": "local"}]})
+        assert (answer.status, rule(answer)) == (403, "repository:manage")
+    assert sys.put("configuration/", {"history": {"keep": "30d"}}).status == 200

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,10 +14,10 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
 
-from accounts import epoch
+from accounts import epoch, tokens
 from accounts.actors import ANONYMOUS, actor_of
 from accounts.models import User
-from problems import Conflict, Forbidden, Malformed, TooLarge, Unauthenticated, UpstreamFailed
+from problems import Conflict, Forbidden, Malformed, TooLarge, TooMany, Unauthenticated, UpstreamFailed
 from repos import catalogue, database, jobs
 from repos.configuration import engine
 from repos.formats.go import ahead
@@ -314,12 +315,45 @@ def test_a_right_that_was_lost_after_asking_is_missing_when_the_job_runs(remote)
 
 
 def test_a_token_narrows_its_jobs_too(remote):
-    from dataclasses import replace
-
     repo, up = remote
     grant("reader", "cache")
     narrow = replace(actor_of(User.objects.get(username="reader")), scopes=("artifact:read@other",))
     assert prefetch(repo, "a", narrow).state == "failed" and up.seen == []
+
+
+def test_a_revoked_token_ends_what_its_jobs_may(remote):
+    repo, up = remote
+    grant("reader", "cache")
+    user = User.objects.get(username="reader")
+    token, _ = tokens.create(user)
+    job = jobs.enqueue("prefetch", {"text": "a"}, repository=repo, actor=replace(actor_of(user), token_id=token.pk))
+    tokens.revoke(token)
+    runner.run(job.pk)
+    job.refresh_from_db()
+    assert job.state == "failed" and "revoked" in job.lines.get().text and up.seen == []
+
+
+def test_one_users_jobs_leave_room_for_those_of_others_and_come_after_the_installations(kind):
+    name = kind(lambda job: {})
+    many, few = (actor_of(User.objects.create(username=name)) for name in ("many", "few"))
+    first, second, *rest = (jobs.enqueue(name, actor=many).pk for _ in range(10))
+    other, own = jobs.enqueue(name, actor=few).pk, jobs.enqueue(name).pk
+    assert table.due(50) == [own, first, second, other]
+    table.claim(first)
+    assert table.due(50) == [own, second, other], "one of theirs runs"
+    runner.run(second)
+    assert table.due(50) == [own, rest[0], other]
+
+
+def test_a_user_who_has_a_hundred_jobs_waiting_is_told_to_wait(kind):
+    name = kind(lambda job: {})
+    busy, other = (actor_of(User.objects.create(username=name)) for name in ("busy", "other"))
+    made = [jobs.enqueue(name, actor=busy) for _ in range(table.OF_ONE)]
+    with pytest.raises(TooMany):
+        jobs.enqueue(name, actor=busy)
+    assert jobs.enqueue(name, actor=other) and jobs.enqueue(name)
+    jobs.cancel(made[0].pk)
+    assert jobs.enqueue(name, actor=busy)
 
 
 def test_nobody_in_particular_starts_no_job_and_the_jobs_of_a_removed_user_go_too(remote):
