@@ -92,7 +92,7 @@ def test_a_redirect_to_this_machine_is_refused_in_every_spelling(world, up, get,
         answer = get(path, repository)
         assert answer.status == 502 and SECRET not in answer.body
         assert any(
-            rule in answer.headers["X-Entrepot-Reason"] for rule in ("egress.address", "upstream.redirect", "upstream.failed")
+            rule in answer.headers["X-Entrepot-Reason"] for rule in ("egress.address", "upstream.redirect", "redirect.failed")
         )
     assert stranger.connections == 0
     assert world.counts() == before
