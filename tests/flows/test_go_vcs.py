@@ -10,11 +10,16 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from repos.catalogue import Upstream as Source
+from repos.formats.go import vcs
+from repos.formats.go.sandbox import Scratch
 from tests.gomodules import make_zip
 from tests.parts import golang
 from tests.parts.githost import LOGIN, GitHost, basic, seeing
@@ -64,6 +69,9 @@ def world(server, git, public):
                 {"key": "hosts", "format": "go", "kind": "remote", "cache": at_once,
                  "upstreams": [{**corp, **login, "match": [HOST, f"{HOST}/**", f"{OTHER}/**", "127.0.0.1/**"]}]},
                 {"key": "hasty", "format": "go", "kind": "remote", "cache": at_once, "upstreams": [{**corp, "timeout": "1s"}]},
+                {"key": "lasting", "format": "go", "kind": "remote", "cache": {"missing": "1s"}, "upstreams": [corp]},
+                *({"key": f"busy{n}", "format": "go", "kind": "remote", "cache": at_once,
+                   "upstreams": [{**corp, "username": f"busy{n}", "password": "x"}]} for n in range(4)),
                 {"key": "part", "format": "go", "kind": "remote", "cache": at_once, "upstreams": [{"url": public.url,
                  "match": ["public.example/**"]}]},
                 {"key": "all", "format": "go", "kind": "virtual", "members": ["go-local", "git"], "deploy_to": "go-local"},
@@ -160,6 +168,33 @@ def test_info_and_mod_are_served_where_no_zip_can_be_made(git, go):
     assert answer.status == 502 and "case-insensitive" in answer.reason
     assert go(f"{HOST}/odd/@v/v1.0.0.info").status == 200
     assert go(f"{HOST}/odd/@v/v1.0.0.mod").status == 200
+
+
+def test_a_zip_that_cannot_be_made_is_never_missing_to_who_asks_while_another_gets_the_info(git, go):
+    held = threading.Event()
+    one = git.repository("both")
+    one.commit({**module("both"), "a.go": "package a\n", "A.go": "package a\n"}, "v1.0.0")
+    git.routes[f"{HOST}/both"] = lambda handler: (held.wait(SECONDS), page(f"{HOST}/both git https://{HOST}/both.git")(handler))
+    with ThreadPoolExecutor(2) as pool:
+        info = pool.submit(go, f"{HOST}/both/@v/v1.0.0.info")
+        until(lambda: [path for _, path, _ in git.seen if path.startswith("/both?")])
+        made = pool.submit(go, f"{HOST}/both/@v/v1.0.0.zip")
+        wait([made], 1)  # it finds the other's command
+        held.set()
+    assert info.result().status == 200
+    assert made.result().status == 502 and "case-insensitive" in made.result().reason
+
+
+def test_a_version_that_was_not_there_before_its_tag_is_there_once_any_of_its_files_was_asked_for(git, go):
+    one = git.repository("tagged")
+    one.commit(module("tagged"))
+    for suffix in ("info", "mod", "zip"):
+        assert go(f"{HOST}/tagged/@v/v1.0.0.{suffix}", "lasting").status == 404
+    one.commit({"lib.go": "package lib // tagged\n"}, "v1.0.0")
+    assert go(f"{HOST}/tagged/@v/v1.0.0.mod").status == 200
+    until(lambda: go(f"{HOST}/tagged/@v/v1.0.0.zip", "lasting").status == 200)
+    for suffix in ("info", "mod"):
+        assert go(f"{HOST}/tagged/@v/v1.0.0.{suffix}", "lasting").status == 200
 
 
 def test_private_names_go_to_git_alone_and_public_ones_to_the_proxy(git, public, go):
@@ -296,6 +331,71 @@ def test_a_git_host_that_breaks_off_or_lies_is_its_failure(world, git, go):
     del git.routes[path]
     assert go(f"{HOST}/liar/@v/v1.0.0.zip").status == 200
     assert scratch(world) == []
+
+
+@pytest.mark.parametrize(
+    ("repository", "place", "status"),
+    [("busy0", "rest", 429), ("busy1", "rest.git/info/refs", 429), ("busy2", "rest", 503), ("busy3", "rest.git/info/refs", 503)],
+)
+def test_a_git_host_that_is_busy_or_down_is_left_alone(git, go, repository, place, status):
+    if not (git.root / "work" / "rest").exists():
+        git.repository("rest").commit(module("rest"), "v1.0.0")
+    git.routes[f"{HOST}/{place}"] = lambda handler: handler.answer(
+        status, b"busy", {"Retry-After": "50"} if status == 429 else {}
+    )
+    answers = [go(f"{HOST}/rest/@v/list", repository) for _ in range(8)]
+    assert {answer.status for answer in answers} <= {502, 503}
+    assert answers[-1].status == 503 and 1 <= int(answers[-1].headers["Retry-After"]) <= 50
+    asked = len(git.seen)
+    assert go(f"{HOST}/rest/@v/list", repository).status == 503
+    assert len(git.seen) == asked
+    del git.routes[f"{HOST}/{place}"]
+
+
+@pytest.fixture(scope="module")
+def small(server, git):
+    """One process of few threads, and two git hosts."""
+    here = server(prefix=seeing(git.hosts_file()), PATH=golang.on_path(), ENTREPOT_WORKERS="1", ENTREPOT_THREADS="8")
+    here.apply({"repositories": [{"key": key, "format": "go", "kind": "remote", "cache": {"lifetime": "0s", "missing": "0s"},
+                                  "upstreams": [{"url": f"https://{host}", "vcs": "git", "ca": git.ca}]}
+                                 for key, host in (("one", HOST), ("two", OTHER))]})  # fmt: skip
+    return here
+
+
+def test_a_git_host_that_drips_is_silent_to_all_who_wait_and_keeps_no_other_waiting(small, git):
+    """Of eight threads two wait for it on; what another host has is answered meanwhile."""
+    done = threading.Event()
+
+    def drip(handler) -> None:
+        handler.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not done.wait(0.2):
+            handler.connection.sendall(b"0")
+
+    for n in range(6):
+        git.repository(f"drips{n}").commit(module(f"drips{n}"), "v1.0.0")
+        git.routes[f"{HOST}/drips{n}.git/info/refs"] = drip
+    git.routes[f"{OTHER}/quick"] = page(f"{OTHER}/quick git https://{OTHER}/quick.git")
+    git.repository("quick").commit({"go.mod": f"module {OTHER}/quick\n"}, "v1.0.0")
+
+    def get(repository: str, path: str):
+        return small.request("GET", f"/go/{repository}/{path}", user=ADMIN)
+
+    with ThreadPoolExecutor(6) as pool:
+        asking = [pool.submit(get, "one", f"{HOST}/drips{n}/@v/list") for n in range(6)]
+        try:
+            refused = [one.result() for one in islice(as_completed(asking, SECONDS), 4)]
+            assert {answer.status for answer in refused} == {503}
+            assert {"upstream.waiting" in answer.headers["X-Entrepot-Reason"] for answer in refused} == {True}
+            assert get("two", f"{OTHER}/quick/@v/list").body == b"v1.0.0\n"
+        finally:
+            done.set()
+
+
+def test_go_gathers_no_telemetry_for_which_it_would_start_a_process_of_its_own(settings, tmp_path):
+    settings.ENTREPOT = replace(settings.ENTREPOT, data=tmp_path)
+    with Scratch() as folder:
+        done, failure = vcs._go(Source(url=f"https://{HOST}", vcs="git"), folder, lambda: None, "telemetry")
+    assert (done.code, done.stdout.strip(), failure) == (0, "off", None)
 
 
 def test_with_the_git_host_down_the_newest_answer_is_served_and_marked_stale(git, go):

@@ -20,13 +20,14 @@ import secrets
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from html import escape
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
-from problems import Problem, UpstreamFailed, UpstreamTimeout
-from repos import egress, upstream
+from problems import Problem, UpstreamFailed, silent
+from repos import circuit, egress, upstream
 from repos.catalogue import Upstream
 
 HEAD = 64 * 1024
@@ -84,20 +85,16 @@ class Gateway:
             head, rest = _read_head(client)
             method, target, headers = _parse_head(head)
             who = self._known(headers.get("proxy-authorization", ""))
-            try:
-                if who == "git":
-                    self._tunnel(client, method, target, head, rest)
-                elif who == "go" and method == "GET" and target.startswith("http://") and target.endswith("?go-get=1"):
-                    _answer(client, 200, self._page(target.removeprefix("http://")))
-                else:
-                    _answer(client, 403 if who else 407)
-            except Problem as problem:
-                self._note(problem, target)
-                _answer(client, 502)
+            if who == "git":
+                self._tunnel(client, method, target, head, rest)
+            elif who == "go" and method == "GET" and target.startswith("http://") and target.endswith("?go-get=1"):
+                self._page(client, self._page_url(target.removeprefix("http://")))
+            else:
+                _answer(client, 403 if who else 407)
 
-    def _note(self, problem: Problem, target: str) -> None:
+    def _note(self, problem: Problem, origin: tuple[str, str, int]) -> None:
         """Keep the first thing that goes wrong. What another host does is no failing of the upstream itself."""
-        if target.removeprefix("http://").partition("/")[0].partition(":")[0] != self._origin[1]:
+        if origin != self._origin:
             problem = UpstreamFailed(f"what the upstream names failed: {problem.detail}", rule=f"vcs.{problem.rule}")
         self.failure = self.failure or problem
 
@@ -123,10 +120,22 @@ class Gateway:
 
     # Pages
 
-    def _page(self, place: str) -> bytes:
-        """The go-import page at a host and path, of which only what names a git repository is left."""
+    def _page_url(self, place: str) -> str:
+        """Where the page of a host and path is asked for."""
         scheme = "http" if self.plain and place.partition("/")[0] == urlsplit(self.source.url).netloc else "https"
-        url = f"{scheme}://{place}"
+        return f"{scheme}://{place}"
+
+    def _page(self, client: socket.socket, url: str) -> None:
+        try:
+            page = self._imports(url)
+        except Problem as problem:
+            self._note(problem, upstream.origin(url))
+            _answer(client, 502)
+        else:
+            _answer(client, 200, page)
+
+    def _imports(self, url: str) -> bytes:
+        """The go-import page at a URL, of which only what names a git repository is left."""
         answer = upstream.ask(self.source, url, {})
         content = bytearray()
         for chunk in answer.chunks():
@@ -140,8 +149,7 @@ class Gateway:
                 f"{_host(url)} names no git repository that may be asked, but {' '.join(found[0])[:200]}", rule="vcs.import"
             )
         if not found and answer.status not in (200, 404, 410):
-            hint = "; check the upstream's credentials" if answer.status in (401, 403) else "; try again later"
-            raise UpstreamFailed(f"{_host(url)} answered {answer.status}{hint}", rule="upstream.status")
+            raise circuit.refused(self.source, answer.status, own=answer.own, retry_after=answer.headers.get("retry-after"))
         metas = "".join(f'<meta name="go-import" content="{escape(" ".join(one))}">' for one in usable)
         return f"<!DOCTYPE html><html><head>{metas}</head></html>".encode()
 
@@ -163,21 +171,37 @@ class Gateway:
         connect = method == "CONNECT"
         _, host, port = upstream.origin(f"https://{target}" if connect else target)
         origin = ("https" if connect else "http", host, port)
-        if not connect and origin != self._origin:
-            raise UpstreamFailed(f"git may not ask {host} without TLS", rule="vcs.plain")
-        allowed = None if origin == self._origin else self.source.egress
-        wait = min(CONNECT_SECONDS, self.source.timeout)
-        with egress.connect(host.strip("[]"), port, allowed=allowed, timeout=wait) as server, self._kept(server):
+        try:
+            server = self._connected(origin)
+        except Problem as problem:
+            self._note(problem, origin)
+            _answer(client, 502)
+            return
+        with self._kept(server):
             if connect:
                 client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
             else:
                 server.sendall(_direct(head))
             if rest:
                 server.sendall(rest)
-            self._relay(client, server, target)
+            if not self._relayed_all(client, server):
+                self._note(silent(), origin)
 
-    def _relay(self, client: socket.socket, server: socket.socket, target: str) -> None:
-        """Bytes both ways until one side ends. Neither may be silent for longer than the upstream's time."""
+    def _connected(self, origin: tuple[str, str, int]) -> socket.socket:
+        scheme, host, port = origin
+        own = origin == self._origin
+        if scheme == "http" and not own:
+            raise UpstreamFailed(f"git may not ask {host} without TLS", rule="vcs.plain")
+        wait = min(CONNECT_SECONDS, self.source.timeout)
+        return egress.connect(host.strip("[]"), port, allowed=None if own else self.source.egress, timeout=wait)
+
+    def _relayed_all(self, client: socket.socket, server: socket.socket) -> bool:
+        """Pass bytes both ways until one side ends; False where neither said anything for the upstream's time.
+
+        A host that only drips, as it may to keep the connection while it packs, is let go on until the command's time is over,
+        but is not heard: for whoever waits (`repos.waiting`) it is as good as silent.
+        """
+        unheard, since = 0, time.monotonic()
         with selectors.DefaultSelector() as ready:
             ready.register(client, selectors.EVENT_READ, (client, server))
             ready.register(server, selectors.EVENT_READ, (server, client))
@@ -186,12 +210,13 @@ class Gateway:
                     one, other = key.data
                     piece = one.recv(PIECE)
                     if not piece or self._is_too_much(len(piece)):
-                        return
+                        return True
                     other.sendall(piece)
-                    if one is server:
-                        self._heard()
-        silent = UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout")
-        self._note(silent, target)
+                    unheard += len(piece) if one is server else 0
+                if unheard >= upstream.PACE * (time.monotonic() - since):
+                    self._heard()
+                    unheard, since = 0, time.monotonic()
+        return False
 
     def _is_too_much(self, size: int) -> bool:
         with self._lock:

@@ -118,7 +118,7 @@ def run(
 ) -> Done:
     """Run `command` with this environment and no other. While it writes files `heard` is called.
 
-    Raises UpstreamTimeout at the time limit and UpstreamFailed at the size limit. No process of it is left in any case.
+    Raises UpstreamTimeout at the time limit and UpstreamFailed at the size limit. No process of its group is left in any case.
     """
     out, err = scratch.folder / "stdout", scratch.folder / "stderr"
     supervisor = subprocess.Popen(

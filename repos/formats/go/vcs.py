@@ -8,6 +8,7 @@ ask ── one command of go for one question, in a Scratch, behind a Gateway
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,11 +20,12 @@ from concurrent.futures import Future, wait
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from problems import Problem, Unavailable, UpstreamFailed, UpstreamTimeout
-from repos import upstream
+from problems import Problem, Unavailable, UpstreamFailed, UpstreamOut
+from repos import circuit, upstream
 from repos.blobs import CHUNK
 from repos.catalogue import Upstream
 from repos.formats.go import parse
@@ -31,7 +33,8 @@ from repos.formats.go.gateway import Gateway, is_loopback_literal
 from repos.formats.go.sandbox import SECONDS, Done, Scratch, run
 
 PARALLEL = threading.BoundedSemaphore(4)
-"""How many commands may run at once in one process of the server."""
+PARALLEL_OF_ONE = 2
+"""How many commands may run at once in one process of the server, and for one host, so that a slow one leaves room for others."""
 FILES = {"info": "Info", "mod": "GoMod", "zip": "Zip"}
 """A version's files, and how `go mod download` names them."""
 
@@ -51,6 +54,8 @@ NOT_THERE = re.compile(
 GIT_FAILED = re.compile(r"exit status|signal: |\bfatal: ")
 NO_REPOSITORY = re.compile(r"fatal: repository '[^']*' not found")
 """What git says; go puts it behind words of its own, such as `invalid version`, whatever it was."""
+STATUS = re.compile(r"unable to access '(https?://[^']+)': The requested URL returned error: (\d{3})")
+"""What git says where a host answers a status that is none of its protocol."""
 REFUSED = re.compile(r"could not read (?:Username|Password)|Authentication failed|error: 40[13]\b|terminal prompts disabled")
 """What git says where credentials are missing or wrong."""
 
@@ -94,6 +99,15 @@ class NothingThere(upstream.Answer):
 NOTHING = NothingThere(404, {})
 
 
+@dataclass(frozen=True)
+class Download:
+    """What one `go mod download` made of a version, by kind of file, and what was said where it did not make all."""
+
+    files: Mapping[str, BinaryIO]
+    said: str
+    failure: Problem | None
+
+
 def ask(source: Upstream, path: str, heard: Callable[[], None]) -> upstream.Answer:
     """What version control has at a path of the protocol. Raises UpstreamFailed, UpstreamTimeout, Unavailable.
 
@@ -104,12 +118,13 @@ def ask(source: Upstream, path: str, heard: Callable[[], None]) -> upstream.Answ
         return NOTHING
     if request.kind not in FILES:
         return _answered(source, request, heard)
-    files = _once((source, request.module, request.version), lambda: _downloaded(source, request, heard), heard)
-    if request.kind not in files:
+    made = _once((source, request.module, request.version), lambda: _downloaded(source, request, heard), heard)
+    if request.kind not in made.files:
+        _check_nothing_there(source, made.said, made.failure)
         return NOTHING
     base = path.removesuffix(request.kind)
-    others = {f"{base}{kind}": FileAnswer.of(file) for kind, file in files.items() if kind != request.kind}
-    return FileAnswer.of(files[request.kind], others)
+    others = {f"{base}{kind}": FileAnswer.of(file) for kind, file in made.files.items() if kind != request.kind}
+    return FileAnswer.of(made.files[request.kind], others)
 
 
 def _answered(source: Upstream, request: parse.ModuleRequest, heard: Callable[[], None]) -> upstream.Answer:
@@ -119,25 +134,23 @@ def _answered(source: Upstream, request: parse.ModuleRequest, heard: Callable[[]
     with Scratch() as scratch:
         done, failure = _go(source, scratch, heard, "list", "-m", "-json", *what)
         if done.code:
-            _check_nothing_there(done.stderr, failure, scratch)
+            _check_nothing_there(source, _without_folder(done.stderr, scratch), failure)
             return NOTHING
         found = _object(done.stdout)
         text = "".join(f"{version}\n" for version in found.get("Versions") or ()) if listing else _info(found)
         return FileAnswer.of(_kept(scratch.write("answer", text)))
 
 
-def _downloaded(source: Upstream, request: parse.ModuleRequest, heard: Callable[[], None]) -> dict[str, BinaryIO]:
-    """A version's files. Where the tool can make no zip, the others are given; a failure is raised where it made nothing."""
+def _downloaded(source: Upstream, request: parse.ModuleRequest, heard: Callable[[], None]) -> Download:
+    """A version's files. Where the tool can make no zip, the others are given all the same."""
     with Scratch() as scratch:
         done, failure = _go(source, scratch, heard, "mod", "download", "-json", f"{request.module}@{request.version}")
         found = _object(done.stdout) if done.stdout else {}
         files = {kind: Path(found[name]) for kind, name in FILES.items() if found.get(name)}
         if "info" in files:
             files["info"] = scratch.write("info", _info(json.loads(files["info"].read_text())))
-        wanted = {kind: _kept(file) for kind, file in files.items()}
-        if request.kind not in wanted:
-            _check_nothing_there(found.get("Error") or done.stderr, failure, scratch)
-        return wanted
+        said = _without_folder(found.get("Error") or done.stderr, scratch)
+        return Download({kind: _kept(file) for kind, file in files.items()}, said, failure)
 
 
 def _info(found: dict[str, Any]) -> str:
@@ -165,15 +178,27 @@ def _object(text: str) -> dict[str, Any]:
 def _go(source: Upstream, scratch: Scratch, heard: Callable[[], None], *arguments: str) -> tuple[Done, Problem | None]:
     """How a command of go ended, and what its gateway saw go wrong."""
     programs = _programs()
-    if not PARALLEL.acquire(timeout=SECONDS):
-        raise UpstreamTimeout("version control is asked for too much at once; try again later", rule="vcs.busy")
+    with _turn(_turns_of(upstream.origin(source.url))), _turn(PARALLEL), Gateway(source, heard) as gateway:
+        environment = _environment(source, gateway, scratch, programs)
+        done = run(scratch, [programs["go"], *arguments], environment, cwd=scratch.make("work"), heard=heard)
+    return done, gateway.failure
+
+
+@lru_cache(maxsize=1024)
+def _turns_of(origin: tuple[str, str, int]) -> threading.BoundedSemaphore:
+    return threading.BoundedSemaphore(PARALLEL_OF_ONE)
+
+
+@contextlib.contextmanager
+def _turn(turns: threading.BoundedSemaphore) -> Iterator[None]:
+    if not turns.acquire(timeout=SECONDS):
+        raise UpstreamOut(
+            "version control is asked for too much at once; try again later", rule="vcs.busy", headers={"Retry-After": "5"}
+        )
     try:
-        with Gateway(source, heard) as gateway:
-            environment = _environment(source, gateway, scratch, programs)
-            done = run(scratch, [programs["go"], *arguments], environment, cwd=scratch.make("work"), heard=heard)
-        return done, gateway.failure
+        yield
     finally:
-        PARALLEL.release()
+        turns.release()
 
 
 def _programs() -> dict[str, str]:
@@ -190,7 +215,7 @@ def _programs() -> dict[str, str]:
 
 def _environment(source: Upstream, gateway: Gateway, scratch: Scratch, programs: dict[str, str]) -> dict[str, str]:
     """All that the command has of an environment."""
-    home = scratch.make("home")
+    home = _home(scratch)
     proxy = gateway.address_for("go")
     return {
         "PATH": os.pathsep.join(dict.fromkeys([*(os.path.dirname(path) for path in programs.values()), "/usr/bin", "/bin"])),
@@ -217,6 +242,15 @@ def _environment(source: Upstream, gateway: Gateway, scratch: Scratch, programs:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ALLOW_PROTOCOL": "https:http" if gateway.plain else "https",
     }
+
+
+def _home(scratch: Scratch) -> Path:
+    """A home in which go gathers no telemetry: for that it starts a process that would outlive the command."""
+    home = scratch.make("home")
+    for place in ("home/.config", "home/.config/go", "home/.config/go/telemetry"):
+        scratch.make(place)
+    scratch.write("home/.config/go/telemetry/mode", "off")
+    return home
 
 
 def _git_configuration(source: Upstream, gateway: Gateway, scratch: Scratch) -> Path:
@@ -250,7 +284,7 @@ def _certificates(ca: str) -> str:
 # What it says
 
 
-def _check_nothing_there(said: str, failure: Problem | None, scratch: Scratch) -> None:
+def _check_nothing_there(source: Upstream, said: str, failure: Problem | None) -> None:
     """Raises the failure, unless it is none: what is asked for is not there.
 
     What the gateway saw is sure; what go and git print is only text, of which what is not known is a failure.
@@ -259,26 +293,33 @@ def _check_nothing_there(said: str, failure: Problem | None, scratch: Scratch) -
         raise copy(failure)
     if REFUSED.search(said):
         raise UpstreamFailed(
-            f"version control did not let this registry in ({_reason(said, scratch)}); check the upstream's credentials",
+            f"version control did not let this registry in ({_reason(said)}); check the upstream's credentials",
             rule="vcs.credentials",
         )
+    if (answered := STATUS.search(said)) and upstream.origin(answered[1]) == upstream.origin(source.url):
+        raise circuit.refused(source, int(answered[2]))
     if not (NO_REPOSITORY if GIT_FAILED.search(said) else NOT_THERE).search(said):
-        raise UpstreamFailed(f"version control failed: {_reason(said, scratch)}", rule="vcs.failed")
+        raise UpstreamFailed(f"version control failed: {_reason(said)}", rule="vcs.failed")
 
 
-def _reason(said: str, scratch: Scratch) -> str:
-    """The line that tells most, without this server's folders and without credentials."""
+def _without_folder(said: str, scratch: Scratch) -> str:
+    """What was said without where on this server."""
+    return said.replace(str(scratch.folder), "…")
+
+
+def _reason(said: str) -> str:
+    """The line that tells most, without credentials."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1] if lines else "it was ended")
-    plain = re.sub(r"//[^/@\s]*@", "//", telling.replace(str(scratch.folder), "…"))
+    plain = re.sub(r"//[^/@\s]*@", "//", telling)
     return plain.removeprefix("go: ")[:300]
 
 
-_running: dict[Any, Future[dict[str, BinaryIO]]] = {}
+_running: dict[Any, Future[Download]] = {}
 _running_lock = threading.Lock()
 
 
-def _once(key: Any, make: Callable[[], dict[str, BinaryIO]], heard: Callable[[], None]) -> dict[str, BinaryIO]:
+def _once(key: Any, make: Callable[[], Download], heard: Callable[[], None]) -> Download:
     """What `make` gives, made once for all in this process who ask for the same at the same time."""
     with _running_lock:
         future = _running.get(key)
