@@ -124,6 +124,11 @@ class StorageFull(Problem):
     status, title = 507, "Insufficient Storage"
 
 
+def silent() -> UpstreamTimeout:
+    """What is told of an upstream to which one has waited long enough, in one wording."""
+    return UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout")
+
+
 def absent(path: str) -> NotFound:
     """What is not there, in the one wording that also answers for what is hidden, so that the two cannot be told apart."""
     return NotFound(f"{path or '/'} is not here, or not for you to read")

@@ -46,6 +46,7 @@ class Circuit:
         self._failures = 0
         self._asked = 0.0
         self._out = False
+        self._checking = False
 
     def check(self) -> None:
         """Raises UpstreamOut where it is not to be asked."""
@@ -67,8 +68,17 @@ class Circuit:
             if self._out or self._failures < FAILURES:
                 return
             self._out = True
+            if not self._checking:
+                self._begin_checking()
         log.warning("%s failed %d times in a row and is left alone until it answers", self._source.url, FAILURES)
-        threading.Thread(target=self._check_until_it_answers, name="upstream check", daemon=True).start()
+
+    def _begin_checking(self) -> None:
+        """By a thread; where the system gives none the upstream is asked on, as else it would be out for good."""
+        try:
+            threading.Thread(target=self._check_until_it_answers, name="upstream check", daemon=True).start()
+            self._checking = True
+        except RuntimeError:
+            self._out = False
 
     def _check_until_it_answers(self) -> None:
         pause = FIRST_CHECK
@@ -79,7 +89,9 @@ class Circuit:
                 break
             pause = min(2 * pause, LAST_CHECK)
         with self._lock:
-            self._failures, self._out = FAILURES - 1, False  # a check is not a proof: one more failure and it is out again
+            self._checking = False
+            if self._out:
+                self._failures, self._out = FAILURES - 1, False  # a check is not a proof: one more failure and it is out again
 
 
 _circuits: dict[Upstream, Circuit] = {}
@@ -108,6 +120,15 @@ def resting(sources: Iterable[Upstream]) -> dict[str, datetime]:
     """Which of the upstreams rest, and until when. One query."""
     known = Rest.objects.filter(upstream__in=[_key(source) for source in sources], until__gt=database.now())
     return dict(known.values_list("upstream", "until"))
+
+
+def refused(source: Upstream, status: int, *, own: bool = True, retry_after: str | None = None) -> UpstreamFailed:
+    """What to tell of a status that is no answer; an upstream that wants to be left alone is. `own`: as `Answer.own`."""
+    if own and (status == 429 or (status == 503 and retry_after)):
+        return rest(source, retry_after)
+    rule = "upstream.down" if own and status in (502, 503, 504) else "upstream.status"
+    hint = "ask who runs this registry" if 400 <= status < 500 else "try again later"
+    return UpstreamFailed(f"the upstream answered {status}; {hint}", rule=rule)
 
 
 def rest(source: Upstream, retry_after: str | None) -> UpstreamOut:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import time
 from functools import lru_cache
 
-from problems import UpstreamFailed, UpstreamTimeout
+from problems import UpstreamFailed, silent
 
 log = logging.getLogger("entrepot.egress")
 
@@ -21,13 +22,18 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 """All of IPv6 that is given out for the public; the rest has a meaning of its own, such as translation inside."""
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+SHORTEST = 0.1
+"""Seconds that an address is tried at least."""
+MOST_TRIED = 8
+"""How many of a name's addresses are tried, of the many that somebody may have given it."""
 
 
 def connect(host: str, port: int, *, allowed: tuple[str, ...] | None, timeout: float) -> socket.socket:
-    """A TCP connection to `host`, a name or a literal address in any spelling, within `timeout` seconds for each address.
+    """A TCP connection to `host`, a name or a literal address in any spelling, within `timeout` seconds for all of its addresses.
 
     `allowed`: the networks (as `10.1.0.0/16`) that may be reached besides public addresses; None: wherever the name leads, which
-    is for what an administrator configured. Raises UpstreamFailed, UpstreamTimeout.
+    is for what an administrator configured. Raises UpstreamFailed, UpstreamTimeout. The time that the system's resolver takes
+    comes on top.
     """
     addresses = _resolve(host, port)
     for _, address in addresses if allowed is not None else ():
@@ -38,13 +44,15 @@ def connect(host: str, port: int, *, allowed: tuple[str, ...] | None, timeout: f
                 rule="egress.address",
             )
     failure: OSError | None = None
-    for family, address in addresses:
+    deadline = time.monotonic() + timeout
+    tried = addresses[:MOST_TRIED]
+    for left, (family, address) in zip(range(len(tried), 0, -1), tried, strict=True):
         try:
-            return _connected(family, address, timeout)
+            return _connected(family, address, max(SHORTEST, (deadline - time.monotonic()) / left))
         except OSError as error:
             failure = error
     if isinstance(failure, TimeoutError):
-        raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout") from failure
+        raise silent() from failure
     raise UpstreamFailed("the upstream could not be reached; try again later", rule="upstream.failed") from failure
 
 

@@ -21,6 +21,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import BinaryIO
 
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
@@ -35,8 +36,8 @@ from problems import (
     Unavailable,
     UpstreamFailed,
     UpstreamOut,
-    UpstreamTimeout,
     absent,
+    silent,
 )
 from repos import circuit, database, jobs, leases, publish, rows, upstream, waiting
 from repos.blobs import CHUNK, Incoming
@@ -52,7 +53,7 @@ log = logging.getLogger("entrepot.fill")
 LEASE_WAIT = 60.0
 """Seconds that a process waits for another's fetch to which nothing comes, before it fetches for itself."""
 LONGEST_FETCH = 3600.0
-"""Seconds that one fetch may take, however steadily its body comes."""
+"""Seconds that somebody waits for one fetch."""
 TICK = 0.25
 """Seconds after which who waits looks whether there is still a point in it."""
 
@@ -66,10 +67,10 @@ def is_fresh(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None) ->
     return timezone.now() < fresh.expires_at
 
 
-def cached(path: str, asset: Found | None, fresh: Fresh | None, *, cached_only: bool) -> Found:
-    """What is known. Raises NotFound."""
+def cached(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cached_only: bool) -> Found:
+    """What is known. Raises NotFound. What never changes is here once it came, whatever else was said of it before or after."""
     missing = fresh is not None and fresh.missing and not cached_only
-    if asset is None or missing:
+    if asset is None or (missing and not repo.never_changes(path)):
         raise absent(path)
     return asset
 
@@ -114,7 +115,7 @@ class Fill:
         with waiting.Place(self.repo) as place, self._changed:
             while not self.ended and self._incoming is None:
                 if time.monotonic() > deadline or not (patient or self._heard_in(waiting.PATIENCE)):
-                    raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout")
+                    raise silent()
                 place.keep(self._heard)
                 self._changed.wait(TICK)
         return self if self._incoming is not None else self.outcome()
@@ -135,7 +136,7 @@ class Fill:
             return self._found
         if self._problem is not None:
             raise copy(self._problem)  # each thread gets a traceback of its own
-        raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout")
+        raise silent()
 
     def chunks(self) -> Iterator[bytes]:
         """The body as it comes; the last piece only after the whole is verified and recorded. Raises Interrupted."""
@@ -239,7 +240,7 @@ class Fill:
             return None
         if self._known_at is not None and self.fresh is not None and self.fresh.checked_at <= self._known_at:
             return None
-        return cached(self.path, self.asset, self.fresh, cached_only=False)
+        return cached(self.repo, self.path, self.asset, self.fresh, cached_only=False)
 
     def _ask_upstreams(self, fence: str, resting: dict[str, datetime]) -> Found:
         """The first upstream that answers, in the listed order; what it says is final, but for what each has a part of."""
@@ -269,24 +270,21 @@ class Fill:
             url = form.upstream_url(source.url, source.within(self.path))
             answer = upstream.ask(source, url, self._conditions())
         self._hear()
+        try:
+            return self._judged(source, answer, fence)
+        finally:
+            answer.discard()
+
+    def _judged(self, source: Upstream, answer: Answer, fence: str) -> Found:
+        """What an answer's status means."""
         if answer.status == 200:
             return self._receive(answer, fence)
-        answer.discard()
         if answer.status == 304 and self.asset is not None:
             publish.remember_freshness(self._freshness(answer), fence)
             return replace(self.asset, checked_at=timezone.now())
         if answer.status in (404, 410):
             raise absent(self.path)
-        raise self._refused(source, answer)
-
-    def _refused(self, source: Upstream, answer: Answer) -> UpstreamFailed:
-        """What to tell of a status that is no answer; an upstream that wants to be left alone is."""
-        retry_after = answer.headers.get("retry-after")
-        if answer.own and (answer.status == 429 or (answer.status == 503 and retry_after)):
-            return circuit.rest(source, retry_after)
-        rule = "upstream.down" if answer.own and answer.status in (502, 503, 504) else "upstream.status"
-        hint = "ask who runs this registry" if 400 <= answer.status < 500 else "try again later"
-        return UpstreamFailed(f"the upstream answered {answer.status}; {hint}", rule=rule)
+        raise circuit.refused(source, answer.status, own=answer.own, retry_after=answer.headers.get("retry-after"))
 
     def _conditions(self) -> dict[str, str]:
         if self.asset is None or self.fresh is None or self.fresh.missing:
@@ -334,7 +332,6 @@ class Fill:
                 yield New(path, Bytes.of(incoming), form.describe(path, incoming.open, published=False))
 
     def _take(self, answer: Answer, incoming: Incoming) -> None:
-        deadline = time.monotonic() + LONGEST_FETCH
         unheard = 0
         for chunk in answer.chunks():
             incoming.write(chunk)
@@ -345,8 +342,6 @@ class Fill:
             with self._changed:
                 self._progress = incoming.size
                 self._changed.notify_all()
-            if time.monotonic() > deadline:
-                raise UpstreamTimeout("the upstream's body took too long", rule="upstream.timeout")
 
     def _let_others_read(self, answer: Answer, incoming: Incoming, expected: str) -> None:
         """Only where both the digest and the length are known before the end, so that wrong bytes are never completed.
@@ -409,9 +404,25 @@ def join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, ane
     with _fills_lock:
         fill = _fills.get(place)
         if fill is None:
-            fill = _fills[place] = Fill(repo, path, asset, fresh, anew=anew)
-            threading.Thread(target=fill.run, name=f"fill {repo.key}", daemon=True).start()
+            fill = Fill(repo, path, asset, fresh, anew=anew)
+            _start(fill)
+            _fills[place] = fill
     return fill
+
+
+def _start(fill: Fill) -> None:
+    """Raises Unavailable where as many as there are threads to wait for them run already for the same upstreams."""
+    others = sum(other.repo.upstreams == fill.repo.upstreams for other in _fills.values())
+    try:
+        if others >= settings.ENTREPOT.threads:
+            raise RuntimeError("too many fetches")
+        threading.Thread(target=fill.run, name=f"fill {fill.repo.key}", daemon=True).start()
+    except RuntimeError as error:  # or the system gives no more threads
+        raise Unavailable(
+            "too much is fetched from this upstream already; try again later",
+            rule="upstream.waiting",
+            headers={"Retry-After": "5"},
+        ) from error
 
 
 def _forget(fill: Fill) -> None:

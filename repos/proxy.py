@@ -30,7 +30,7 @@ def get(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cach
     if fresh is not None and asset is not None:
         asset = replace(asset, checked_at=fresh.checked_at)
     if cached_only or is_fresh(repo, path, asset, fresh):
-        return cached(path, asset, fresh, cached_only=cached_only)
+        return cached(repo, path, asset, fresh, cached_only=cached_only)
     if repo.offline:
         return _cached_offline(repo, path, asset)
     fallback = (

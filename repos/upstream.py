@@ -31,7 +31,7 @@ from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import TimeoutError as UrllibTimeout
 from urllib3.util import parse_url
 
-from problems import Problem, UpstreamFailed, UpstreamTimeout
+from problems import Problem, UpstreamFailed, silent
 from repos import egress
 from repos.blobs import CHUNK
 from repos.catalogue import Upstream
@@ -44,10 +44,14 @@ CONNECT_SECONDS = 10.0
 CHECK_SECONDS = 5.0
 PACE = 1024
 """Bytes a second that come at least, on average over each `timeout` of waiting for them."""
+LONGEST = 3600.0
+"""Seconds that one answer may take, however steadily it comes."""
 LARGEST_HEAD = 256 * 1024
-"""Bytes of an answer's head, with what may come before it (1xx)."""
-DISCARDED = 64 * 1024
-"""The most bytes that are read of a body that nobody wants."""
+"""Bytes of an answer's head, with what may come before it (1xx), and of its trailers."""
+CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(;.*)?\r?\n")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+DISCARDED = 8 * 1024
+"""The most bytes that are read of a body that nobody wants, to keep its connection."""
 
 
 @dataclass(frozen=True)
@@ -127,17 +131,19 @@ class HttpAnswer(Answer):
 
     def chunks(self) -> Iterator[bytes]:
         """The body, whole or UpstreamFailed. An encoding that was not asked for is undone, if it is gzip, and must end."""
-        if self.encoding not in ("", "gzip", "x-gzip"):
-            raise UpstreamFailed(
-                f"the upstream sent an encoding that was not asked for ({self.encoding[:20]})", rule="upstream.body"
-            )
         with _blamed_on(own=self.own), _failures("upstream.body"), contextlib.closing(self.response):
+            if self.encoding not in ("", "gzip", "x-gzip"):
+                raise UpstreamFailed(
+                    f"the upstream sent an encoding that was not asked for ({self.encoding[:20]})", rule="upstream.body"
+                )
             yield from self._decoded() if self.encoding else self._raw()
 
     def discard(self) -> None:
         """Let the body go; the connection is kept for the next question where little is left of it."""
-        with contextlib.suppress(HTTPError, OSError):
-            if len(self.response.read(DISCARDED, decode_content=False)) < DISCARDED:
+        left = self.response.length_remaining
+        if left is not None and left <= DISCARDED:
+            with contextlib.suppress(HTTPError, OSError, ValueError):
+                self.response.read(decode_content=False)
                 self.response.release_conn()
         self.response.close()
 
@@ -164,7 +170,7 @@ def ask(upstream: Upstream, url: str, headers: Mapping[str, str]) -> Answer:
         own = origin(url) == origin(upstream.url)
         with _blamed_on(own=own):
             response = _get(upstream, url, headers)
-        answer = HttpAnswer(response.status, {name.lower(): value for name, value in response.headers.items()}, response, own=own)
+        answer = HttpAnswer(response.status, _plain(response.headers), response, own=own)
         targets = response.headers.getlist("location")
         if answer.status not in (301, 302, 303, 307, 308) or not targets:
             return answer
@@ -181,7 +187,7 @@ def answers(upstream: Upstream) -> bool:
     except Problem:
         return False
     response.close()
-    return response.status < 500 and response.status != 429
+    return response.status not in (429, 502, 503, 504)
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -189,6 +195,11 @@ def origin(url: str) -> tuple[str, str, int]:
     parts = parse_url(url)
     scheme = (parts.scheme or "").lower()
     return scheme, (parts.host or "").lower(), parts.port or (443 if scheme == "https" else 80)
+
+
+def _plain(headers: Mapping[str, str]) -> dict[str, str]:
+    """Names in lower case, and values without control characters (RFC 9110 section 5.5), which a database may not take."""
+    return {name.lower(): CONTROL.sub(" ", value) for name, value in headers.items()}
 
 
 def _get(upstream: Upstream, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
@@ -201,7 +212,10 @@ def _get(upstream: Upstream, url: str, headers: Mapping[str, str]) -> urllib3.Ba
         pool = _pool_for(upstream.ca, changed, None if configured else upstream.egress)
         try:
             return _request(pool, url, wanted, upstream.timeout)
-        except ProtocolError:  # an idle connection may have been ended just as it was used again
+        except ProtocolError as error:
+            if not isinstance(error.args[-1], ConnectionError):
+                raise
+            # an idle connection may have been ended just as it was used again
             return _request(pool, url, wanted, upstream.timeout)
 
 
@@ -285,7 +299,18 @@ class _Response(http.client.HTTPResponse):
         while self.status < 200:
             self.headers = None  # type: ignore[assignment]  # as if none had been read
             super().begin()
-        self._pace.limit = None
+        self._pace.begin_body()
+
+    def _read_next_chunk_size(self) -> int:
+        """Digits alone (RFC 9112 section 7.1): http.client takes `-1` for a size too, and reads without end then."""
+        size = CHUNK_SIZE.fullmatch(self.fp.readline(LARGEST_HEAD))
+        if size is None:
+            raise http.client.HTTPException("no size of a chunk")
+        return int(size[1], 16)
+
+    def _read_and_discard_trailer(self) -> None:
+        self._pace.begin_lines()
+        super()._read_and_discard_trailer()  # type: ignore[misc]  # typeshed leaves it out
 
 
 class _Lines(io.BufferedReader):
@@ -299,30 +324,41 @@ class _Lines(io.BufferedReader):
 
 
 class _Pace(io.RawIOBase):
-    """A socket's bytes, as long as PACE of them come a second; only time spent waiting for them counts."""
+    """A socket's bytes, as long as PACE of them come a second; only time spent waiting for them counts.
+
+    Lines, which are a head or trailers, have to come within the timeout and are no more than LARGEST_HEAD.
+    """
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, timeout: float):
         self._raw, self._sock, self._timeout = raw, sock, timeout
-        self._waited, self._count = 0.0, 0
-        self.limit: int | None = LARGEST_HEAD
+        self._deadline = time.monotonic() + LONGEST
+        self.begin_lines()
+
+    def begin_lines(self) -> None:
+        self._waited, self._count, self._lines = 0.0, 0, True
+
+    def begin_body(self) -> None:
+        self._lines = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if time.monotonic() > self._deadline:
+            raise TimeoutError("the answer has no end")
         if self._waited >= self._timeout:
             self._begin_again()
-        self._sock.settimeout(self._timeout - (self._waited if self.limit is not None else 0))
+        self._sock.settimeout(self._timeout - (self._waited if self._lines else 0))
         began = time.monotonic()
         count = self._raw.readinto(buffer) or 0
         self._waited += time.monotonic() - began
         self._count += count
-        if self.limit is not None and self._count > self.limit:
-            raise http.client.HTTPException("the head has no end")
+        if self._lines and self._count > LARGEST_HEAD:
+            raise http.client.HTTPException("the head or the trailers have no end")
         return count
 
     def _begin_again(self) -> None:
-        if self.limit is not None or self._count < PACE * self._timeout:
+        if self._lines or self._count < PACE * self._timeout:
             raise TimeoutError("too few bytes came in time")
         self._waited, self._count = 0.0, 0
 
@@ -348,7 +384,7 @@ def _failures(rule: str = "upstream.failed") -> Iterator[None]:
     try:
         yield
     except UrllibTimeout as error:
-        raise UpstreamTimeout("the upstream did not answer in time; try again later", rule="upstream.timeout") from error
+        raise silent() from error
     except (HTTPError, OSError, ValueError, zlib.error) as error:
         raise UpstreamFailed(
             f"the upstream could not be reached or sent an incomplete answer ({type(error).__name__}); try again later",

@@ -176,6 +176,21 @@ def test_the_next_address_is_tried_where_one_does_not_answer(monkeypatch, listen
     assert connections(listener) == 1
 
 
+def test_the_many_addresses_of_a_name_share_one_time(monkeypatch):
+    """Else whoever owns the name decides how long a fetch lasts."""
+    tried: list[float] = []
+
+    def connected(family: int, address: tuple, timeout: float) -> socket.socket:
+        tried.append(timeout)
+        raise TimeoutError
+
+    Names(monkeypatch, {"many.example": [[f"8.8.{n // 250}.{n % 250 + 1}" for n in range(1000)]]})
+    monkeypatch.setattr(egress, "_connected", connected)
+    with pytest.raises(UpstreamTimeout):
+        egress.connect("many.example", 80, allowed=(), timeout=8)
+    assert 1 < len(tried) < 20 and tried[0] <= 4, "the next address has its turn before the time is over"
+
+
 @pytest.mark.parametrize("host", ["", "nowhere.invalid", "a..b", "x" * 300, "\udcff.example", "[", "127.0.0.1:80", "a b", "\0"])
 def test_what_is_no_host_is_an_upstreams_failure(host):
     with pytest.raises(UpstreamFailed) as refused:

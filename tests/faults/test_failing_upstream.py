@@ -229,6 +229,16 @@ def test_a_mirror_answers_for_a_first_that_is_down_until_it_is_back(mirrors, how
     comes_back(mirrors)
 
 
+@pytest.mark.parametrize("status", [200, 302, 401, 500, 501])
+def test_an_upstream_is_back_whatever_it_has_at_its_root(mirrors, status):
+    """Those who ask keep it from being forgotten, so that nothing but a check can bring it back."""
+    mirrors.first.routes["/"] = status
+    with mirrors.first.down():
+        for _ in range(5):
+            mirrors.next()
+    comes_back(mirrors)
+
+
 def test_a_mirror_answers_for_a_first_where_nobody_listens(mirrors):
     with mirrors.first.down():
         for _ in range(20):

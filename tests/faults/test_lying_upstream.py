@@ -34,7 +34,7 @@ def world(server):
 
 @pytest.fixture(scope="module")
 def lanes(world, upstream) -> Iterator[Lane]:
-    return open_lanes(world, upstream, 170)
+    return open_lanes(world, upstream, 200)
 
 
 @pytest.fixture
@@ -449,6 +449,30 @@ def test_trailers_without_end_fill_no_memory(world, lane):
         answer = lane.get("raw", f"files/{number}")
         assert failed(answer) or (answer is not None and answer.body == BODY)
     assert world.memory_peak() - memory < 32 * MEBIBYTE
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "500 Oops", "302 Found"])
+@pytest.mark.parametrize("size", [b"-1", b"-5", b"+4", b"0x10", b"1_0", b"", b"fffffff"])
+def test_a_body_that_nobody_wants_is_not_read_however_long_it_is(world, lane, nothing_kept, status, size):
+    memory = world.memory_peak()
+    start = head("Transfer-Encoding: chunked", "Location: /nowhere", status=status) + size + b"\r\n"
+    lane.upstream.routes["/files/wanted"] = Upstream.wire(lambda: (start, *lines(100, b"a" * MEBIBYTE)))
+    for form, path in (("raw", "files/wanted"), ("raw", "files/nothing")):
+        answer = lane.get(form, path)
+        assert answer is not None and "failed here" not in answer.reason
+        assert answer.status == (502 if (path, status[0]) == ("files/wanted", "5") else 404)
+    assert world.memory_peak() - memory < 32 * MEBIBYTE
+
+
+def test_a_control_character_in_a_header_harms_nothing(lane):
+    """A database may take none."""
+    for n, line in enumerate(("ETag: a\0b", "Last-Modified: \0", "Content-Type: a\x01b")):
+        lane.upstream.routes[f"/files/{n}"] = Upstream.wire(head(f"Content-Length: {len(BODY)}", line) + BODY)
+        for virtual in (False, True):
+            answer = lane.get("raw", f"files/{n}", virtual=virtual)
+            assert answer is not None and (answer.status, answer.body) == (200, BODY), line
+    lane.upstream.routes["/files/packed"] = Upstream.wire(head("Content-Length: 4", "Content-Encoding: a\0b") + b"evil")
+    assert lane.get("raw", "files/packed").status == 502
 
 
 def test_early_hints_are_no_answer_and_leave_none_for_the_next_question(lane):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from repos.blobs import CHUNK
-from tests.parts.lanes import ADMIN, LONGEST, Lane, failed, open_lanes
+from tests.parts.lanes import ADMIN, LONGEST, Lane, open_lanes
 from tests.parts.server import Answer
 from tests.parts.upstream import Handler, Upstream, full, head
 
@@ -36,6 +36,13 @@ DRIPS = {
     "in what others wait for at last": Upstream.dripping(STATED + LARGE, len(STATED + LARGE) - 200),
     "in a chunk's size": Upstream.dripping(head("Transfer-Encoding: chunked") + b"0" * 90 + b"1\r\nx\r\n0\r\n\r\n", 50),
     "a chunk a second": Upstream.wire(lambda: (head("Transfer-Encoding: chunked"), *(b"1\r\nx\r\n" for _ in range(90))), pause=1),
+    "in the trailers": Upstream.wire(
+        lambda: (head("Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n", *(b"A: b\r\n" for _ in range(90))), pause=1
+    ),
+    "steadily, in trailers without end": Upstream.wire(
+        lambda: (head("Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n", *(b"A: %s\r\n" % (b"b" * 1500) for _ in range(900))),
+        pause=0.1,
+    ),
     "in a redirect": Upstream.dripping(head("Location: /elsewhere", "Content-Length: 90", status="302 Found") + BODY[:90], 20),
 }
 
@@ -49,7 +56,7 @@ def world(server):
 
 @pytest.fixture(scope="module")
 def lanes(world, upstream) -> Iterator[Lane]:
-    return open_lanes(world, upstream, 2 * len(DRIPS) + 4)
+    return open_lanes(world, upstream, 2 * len(DRIPS) + 5)
 
 
 def test_a_byte_a_second_is_a_timeout_wherever_it_drips_and_nothing_is_kept(world, lanes):
@@ -74,7 +81,16 @@ def test_a_missing_file_whose_page_drips_is_missing_all_the_same(lanes):
     lane.upstream.routes["/wanted"] = Upstream.dripping(head("Content-Length: 2000", status="404 Not Found") + BODY, 100)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(lane.get, "raw", "wanted").result(LONGEST)
-    assert failed(answer) or answer.status == 404
+    assert answer is not None and answer.status == 404
+
+
+def test_a_missing_file_whose_page_comes_steadily_is_missing_before_the_page_is_here(lanes):
+    lane = next(lanes)
+    start, pieces = head("Content-Length: 64000", status="404 Not Found"), [b"x" * 500] * 128
+    lane.upstream.routes["/wanted"] = Upstream.wire(lambda: (start, *pieces), pause=1)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(lane.get, "raw", "wanted").result(LONGEST)
+    assert answer is not None and answer.status == 404
 
 
 def test_a_slow_but_steady_body_is_no_drip(lanes):

@@ -71,6 +71,35 @@ def test_an_answer_between_failures_even_a_wrong_one_shows_that_it_is_there(sour
                 pass
 
 
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_an_upstream_that_no_thread_can_check_on_is_asked_on(source, check, monkeypatch):
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", no_thread)
+        for _ in range(5):
+            fail(source, DOWN)
+    fail(source, DOWN)
+    with pytest.raises(UpstreamOut), circuit.watched(source, {}):
+        pytest.fail("it was asked")
+
+
+def test_an_answer_while_it_is_checked_on_leaves_no_failure_behind(source, check):
+    for _ in range(3):
+        fail(source, DOWN)
+    circuit._circuits[source].answered()
+    check.set()
+    deadline = time.monotonic() + 30
+    while circuit._circuits[source]._checking:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for _ in range(2):
+        fail(source, DOWN)
+    with circuit.watched(source, {}):
+        pass
+
+
 RESTS = {
     "seconds": (lambda: "120", 120),
     "none at all": (lambda: "0", 1),

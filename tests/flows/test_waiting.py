@@ -176,3 +176,28 @@ def test_wrong_bytes_with_a_stated_digest_leave_the_cached_ones_served(server, u
     assert (stale.status, stale.body) == (200, b"first") and "Warning" in stale.headers
     up.routes["/empty"] = up.stating(b"", "0" * 64)
     assert here.request("GET", "/raw/c/empty", user=ADMIN).status == 502
+
+
+def test_as_many_fetches_of_one_upstream_run_as_there_are_threads_though_nobody_waits_for_them(server, upstream, digest):
+    """A HEAD is answered as soon as the upstream's head is here, and the fetch goes on."""
+    up, go_on = upstream(), threading.Event()
+    up.default = stating_its_digest(digest, go_on)
+    here = server(ENTREPOT_WORKERS="1", ENTREPOT_THREADS="4")
+    here.apply(
+        {
+            "repositories": [
+                {"key": key, "format": "raw", "kind": "remote", "upstreams": [{"url": url}]}
+                for key, url in (("crowded", up.url), ("other", f"{up.url}/other"))
+            ]
+        }
+    )
+    try:
+        for n in range(4):
+            assert here.request("HEAD", f"/raw/crowded/{n}", user=ADMIN).status == 200
+        refused = here.request("HEAD", "/raw/crowded/one-more", user=ADMIN)
+        assert refused.status == 503 and "upstream.waiting" in refused.headers["X-Entrepot-Reason"]
+        assert here.request("HEAD", "/raw/crowded/0", user=ADMIN).status == 200, "a fetch that runs may be joined"
+        assert here.request("HEAD", "/raw/other/file", user=ADMIN).status == 200
+        assert len(up.seen) == 5
+    finally:
+        go_on.set()
