@@ -20,7 +20,7 @@ from problems import Forbidden, NotFound, Problem, StorageFull, Unavailable, Ups
 from repos import catalogue
 from repos.catalogue import Repo
 from repos.jobs import table
-from repos.jobs.kinds import find_kind
+from repos.jobs.kinds import Kind, find_kind
 from repos.models import Job
 
 log = logging.getLogger("entrepot.jobs")
@@ -76,6 +76,15 @@ class Running:
         if self.job.token_id and not Token.objects.filter(pk=self.job.token_id, revoked_at=None).exists():
             raise Forbidden("the token that asked for this job has been revoked; ask anew", rule="job.token")
         return actor, EVERYTHING if actor is INSTALLATION else rights_of(actor, epoch.current())
+
+    def check_allowed(self, kind: Kind) -> None:
+        """Raises Forbidden where whoever asked for the job may no longer have it."""
+        actor, rights = self.rights()
+        repository = self.job.repository.key if self.job.repository else ""
+        if actor is not INSTALLATION and not kind.may_be_asked_by(rights, repository):
+            raise Forbidden(
+                f"{actor.name} may not have {kind.name} run here any more; ask who runs this server", rule="job.permission"
+            )
 
     def repository(self) -> Repo:
         """The job's repository as it is configured now."""
@@ -142,7 +151,9 @@ def run(pk: int) -> bool:
 def _work(job: Job) -> None:
     running = Running(job)
     try:
-        result = find_kind(job.kind).work(running)
+        kind = find_kind(job.kind)
+        running.check_allowed(kind)
+        result = kind.work(running)
         running.write()
         table.finish(job, result)
     except Stop as stop:

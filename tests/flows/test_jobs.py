@@ -16,7 +16,7 @@ from django.db import connection
 
 from accounts import epoch, tokens
 from accounts.actors import ANONYMOUS, actor_of
-from accounts.models import User
+from accounts.models import Token, User
 from problems import Conflict, Forbidden, Malformed, TooLarge, TooMany, Unauthenticated, UpstreamFailed
 from repos import catalogue, database, jobs
 from repos.configuration import engine
@@ -310,7 +310,7 @@ def test_a_right_that_was_lost_after_asking_is_missing_when_the_job_runs(remote)
     runner.run(waiting[1].pk)
     for job in waiting:
         job.refresh_from_db()
-        assert job.state == "failed" and "not for you to read" in job.lines.get().text
+        assert job.state == "failed" and "rule: job.permission" in job.problem
     assert up.seen == []
 
 
@@ -330,7 +330,41 @@ def test_a_revoked_token_ends_what_its_jobs_may(remote):
     tokens.revoke(token)
     runner.run(job.pk)
     job.refresh_from_db()
-    assert job.state == "failed" and "revoked" in job.lines.get().text and up.seen == []
+    assert job.state == "failed" and "revoked" in job.problem and up.seen == []
+
+
+@pytest.mark.parametrize("kind", ["gc", "expire"])
+def test_what_keeps_the_house_in_order_is_refused_to_who_may_no_longer_ask_for_it(own_store, kind):
+    grant("keeper")
+    engine.apply({"roles": [{"name": "keeper", "permissions": ["system:manage"]}]})
+    engine.apply({"grants": [{"role": "keeper", "users": ["keeper"]}]})
+    keeper = User.objects.get(username="keeper")
+    token, _ = tokens.create(keeper)
+    revoked = jobs.enqueue(kind, actor=replace(actor_of(keeper), token_id=token.pk))
+    tokens.revoke(token)
+    runner.run(revoked.pk)
+    demoted = jobs.enqueue(kind, actor=actor_of(keeper))
+    runner.run(demoted.pk)
+    demoted.refresh_from_db()
+    assert demoted.state == "done"
+    engine.apply({"grants": []}, prune=True)
+    jobs.retry(demoted.pk)
+    for job, rule in ((revoked, "job.token"), (demoted, "job.permission")):
+        runner.run(job.pk)
+        job.refresh_from_db()
+        assert job.state == "failed" and f"rule: {rule}" in job.problem
+
+
+def test_a_token_that_has_only_expired_since_does_not_end_what_was_asked_for_with_it(remote):
+    repo, _ = remote
+    grant("reader", "cache")
+    user = User.objects.get(username="reader")
+    token, _ = tokens.create(user)
+    job = jobs.enqueue("prefetch", {"text": "a"}, repository=repo, actor=replace(actor_of(user), token_id=token.pk))
+    Token.objects.filter(pk=token.pk).update(expires_at=database.now() - timedelta(seconds=1))
+    runner.run(job.pk)
+    job.refresh_from_db()
+    assert job.state == "done"
 
 
 def test_one_users_jobs_leave_room_for_those_of_others_and_come_after_the_installations(kind):
