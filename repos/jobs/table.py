@@ -157,13 +157,13 @@ def fail(job: Job, problem: Problem, *, passes: bool, result: dict[str, Any] | N
     """The work failed. What may pass is begun again after a pause, while attempts are left."""
     if passes and job.attempt < job.attempts:
         wait = min(FIRST_PAUSE * 2 ** (job.attempt - 1), LONGEST_PAUSE)
-        return bool(_held(job).update(state=State.QUEUED, not_before=database.now() + wait, problem=problem.reason, **_FREE))
+        return _queue_again(job, not_before=database.now() + wait, problem=problem.reason)
     return _end(_held(job), State.FAILED, problem=problem.reason, result=result or {})
 
 
 def give_back(job: Job) -> bool:
     """Whoever ran it ends, and the job does not: it is queued as if it had not been begun."""
-    return bool(_held(job).update(state=State.QUEUED, attempt=F("attempt") - 1, **_FREE))
+    return _queue_again(job, attempt=F("attempt") - 1)
 
 
 def end_cancelled(job: Job) -> bool:
@@ -235,6 +235,12 @@ _FREE: dict[str, Any] = {"fence": "", "expires_at": None}
 def _held(job: Job):
     """The job's row, as long as it is the caller's."""
     return Job.objects.filter(pk=job.pk, state=State.RUNNING, fence=job.fence)
+
+
+def _queue_again(job: Job, **fields: Any) -> bool:
+    """Queue the caller's job once more, or end it where it was cancelled meanwhile. Whether it was still the caller's."""
+    queued = _held(job).filter(cancel_requested=False).update(state=State.QUEUED, **_FREE, **fields)
+    return bool(queued) or end_cancelled(job)
 
 
 def _end(rows, state: str, **fields: Any) -> bool:

@@ -192,6 +192,18 @@ def test_a_cancelled_job_whose_runner_died_is_not_begun_again(kind):
     assert job.state == "cancelled"
 
 
+@pytest.mark.parametrize("error", [UpstreamFailed("it is down"), runner.Stop("ending")])
+def test_a_cancelled_job_is_not_queued_again_by_what_comes_before_its_next_step(kind, error):
+    def work(job) -> dict:
+        assert jobs.cancel(job.job.pk)
+        raise error
+
+    job = jobs.enqueue(kind(work))
+    runner.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.ended_at is not None, table.due(10)) == ("cancelled", True, [])
+
+
 def test_a_worker_that_ends_gives_its_jobs_back(kind, monkeypatch):
     def work(job) -> dict:
         monkeypatch.setattr(runner._signs, "_ending", True)
