@@ -253,6 +253,21 @@ def test_progress_and_a_bounded_log_are_kept(kind):
     assert lines[0].startswith("line 0 ") and "left out" in lines[-1]
 
 
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_what_others_say_is_told_without_what_cannot_be_printed(kind, attempts):
+    said = "an answer in a\0b\x1b[2J\ud800"
+
+    def work(job) -> dict:
+        job.log(said)
+        raise UpstreamFailed(said)
+
+    job = jobs.enqueue(kind(work, attempts=attempts))
+    runner.run(job.pk)
+    job.refresh_from_db()
+    assert job.state == ("failed" if attempts == 1 else "queued")
+    assert job.problem == job.lines.get().text == "an answer in a\ufffdb\ufffd[2J\ufffd"
+
+
 def test_each_time_slot_of_a_periodic_kind_gets_one_job_and_none_runs_before_it(kind):
     kind(lambda job: {}, every=timedelta(hours=1))
     with ThreadPoolExecutor(4) as pool:
