@@ -204,6 +204,7 @@ class _Signs:
             self._changed.notify_all()
 
     def stopped(self, fence: str) -> str:
+        """Why the job is to stop, or nothing."""
         return "ending" if self._ending else self._held.get(fence, "")
 
     def end(self) -> None:
@@ -228,7 +229,7 @@ class _Signs:
 
 
 _signs = _Signs()
-hold, drop = _signs.hold, _signs.drop
+hold, drop, stopped = _signs.hold, _signs.drop, _signs.stopped
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -127,6 +128,21 @@ def test_a_fetch_that_is_under_way_when_the_server_is_stopped_in_order_is_handed
     gated.default.open.set()
     world.start()
     wait_until(lambda: world.rows("SELECT path FROM repos_asset") == [("begun",)])
+
+
+def test_a_cancelled_fetch_ends_as_such_and_is_completed_for_who_waits(server, gated):
+    world = configured(server(), gated.url)
+    state = "SELECT state FROM repos_job WHERE kind = 'fetch'"
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(world.request, "GET", "/raw/cache/cancelled", user=ADMIN)
+        wait_until(lambda: world.rows(state) == [("running",)])
+        world.manage("job", "cancel", str(world.query("SELECT id FROM repos_job WHERE kind = 'fetch'")[0]))
+        wait_until(lambda: world.rows(state) == [("cancelled",)], 30)
+        assert not waits.done()
+        gated.default.open.set()
+        assert waits.result().body == b"/cancelled"
+    world.stop()
+    assert world.rows(state) == [("cancelled",)]
 
 
 def test_the_process_that_runs_jobs_is_started_anew_when_it_is_killed(server, gated):

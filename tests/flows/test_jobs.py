@@ -17,11 +17,11 @@ from django.db import connection
 from accounts import epoch, tokens
 from accounts.actors import ANONYMOUS, actor_of
 from accounts.models import Token, User
-from problems import Conflict, Forbidden, Malformed, TooLarge, TooMany, Unauthenticated, UpstreamFailed
+from problems import Conflict, Forbidden, Malformed, TooLarge, TooMany, Unauthenticated, Unavailable, UpstreamFailed
 from repos import catalogue, database, jobs
 from repos.configuration import engine
 from repos.formats.go import ahead
-from repos.jobs import kinds, runner, schedule, table
+from repos.jobs import kinds, outlive, runner, schedule, table
 from repos.models import Description, Job, JobLine
 from tests.flows.test_commit import put
 from tests.gomodules import make_zip
@@ -495,6 +495,24 @@ def test_a_prefetch_of_go_resolves_checks_digests_and_leaves_local_names_inside(
 
 def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+# Fetches under way in a server
+
+
+def test_a_server_that_ends_hands_over_each_fetch_even_where_one_cannot_be(remote, monkeypatch):
+    repo, _ = remote
+    asked = []
+
+    def enqueue(*words, key: str, **options) -> None:
+        asked.append(key)
+        raise Unavailable("keys come and go")
+
+    monkeypatch.setattr(table, "enqueue", enqueue)
+    under_way = [jobs.outliving("fetch", {"path": key}, repository=repo, key=key) for key in ("a", "b")]
+    with under_way[0], under_way[1]:
+        outlive._leave()
+    assert sorted(asked) == ["a", "b"]
 
 
 # By command
