@@ -155,16 +155,6 @@ def test_the_process_that_runs_jobs_is_started_anew_when_it_is_killed(server, ga
     assert world.jobs_process() != before
 
 
-# With Redis
-
-
-@pytest.fixture
-def redis():
-    one = Redis()
-    yield one
-    one.kill()
-
-
 @pytest.fixture
 def beside():
     """Starts workers and schedulers, and ends them."""
@@ -178,6 +168,27 @@ def beside():
     for process in started:
         process.kill()
         process.wait(30)
+
+
+def test_a_worker_that_is_told_to_end_waits_for_no_upstream_and_gives_its_jobs_back(server, gated, beside):
+    world = configured(server(ENTREPOT_JOBS="0"), gated.url, upstreams=[{"url": gated.url, "timeout": "10m"}])
+    world.environment["ENTREPOT_JOBS"] = str(AT_ONCE)
+    enqueue(world, "held")
+    worker = beside(world, "worker")
+    wait_until(lambda: len(gated.seen) == AT_ONCE)
+    worker.terminate()
+    assert worker.wait(30) == 0
+    assert world.rows(f"SELECT DISTINCT state, attempt {OURS}") == [("queued", 0)]
+
+
+# With Redis
+
+
+@pytest.fixture
+def redis():
+    one = Redis()
+    yield one
+    one.kill()
 
 
 def test_a_broker_that_was_killed_with_jobs_queued_loses_none(server, gated, redis, beside):
