@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from django.db import connection
 
+from repos import waiting
 from repos.jobs import Running
 
 AT_ONCE = 4
@@ -47,7 +48,8 @@ def several(job: Running, items: Iterable[Item], do: Callable[[Item], Outcome]) 
 
 def _alone(do: Callable[[Item], Outcome], item: Item, ended: SimpleQueue[tuple[Item, Outcome | Exception]]) -> None:
     try:
-        outcome: Outcome | Exception = do(item)
+        with waiting.uncounted():
+            outcome: Outcome | Exception = do(item)
     except Exception as error:
         outcome = error
     finally:

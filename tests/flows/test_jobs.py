@@ -18,7 +18,7 @@ from accounts import epoch, tokens
 from accounts.actors import ANONYMOUS, actor_of
 from accounts.models import Token, User
 from problems import Conflict, Forbidden, Malformed, TooLarge, TooMany, Unauthenticated, Unavailable, UpstreamFailed
-from repos import catalogue, database, jobs
+from repos import catalogue, database, jobs, waiting
 from repos.configuration import engine
 from repos.formats.go import ahead
 from repos.jobs import kinds, outlive, runner, schedule, table
@@ -460,6 +460,16 @@ def test_a_prefetch_tries_all_and_tells_what_could_not_be_had(remote):
     up.routes |= {"/b": b"b"}
     again = prefetch(repo, "a\nb\nc")
     assert (again.state, again.result["fetched"], up.hits("/a")) == ("done", 1, 1)
+
+
+def test_more_jobs_than_requests_may_wait_for_a_silent_upstream(remote, settings):
+    repo, up = remote
+    settings.ENTREPOT = replace(settings.ENTREPOT, threads=4)
+    up.default = up.slowly(b"late", seconds=waiting.PATIENCE + 1.0)
+    with ThreadPoolExecutor(2) as pool:
+        texts = ["".join(f"{job}/{n}\n" for n in range(4)) for job in range(2)]
+        ended = list(pool.map(lambda text: (prefetch(repo, text).state, connection.close())[0], texts))
+    assert ended == ["done", "done"] and not JobLine.objects.exists()
 
 
 def test_a_prefetch_of_go_resolves_checks_digests_and_leaves_local_names_inside(repository, upstream):
