@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from django.db import connection
 
-from repos import waiting
+from problems import Problem, StorageFull, UpstreamOut
+from repos import circuit, waiting
 from repos.jobs import Running
 
 AT_ONCE = 4
@@ -44,6 +45,11 @@ def several(job: Running, items: Iterable[Item], do: Callable[[Item], Outcome]) 
             under_way -= 1
             yield one
         job.check()
+
+
+def is_everywhere(problem: Problem) -> bool:
+    """Whether the upstream as a whole fails, or the store: what else is asked for fails too, and all of it may pass."""
+    return isinstance(problem, (UpstreamOut, StorageFull)) or problem.rule in circuit.COUNTED
 
 
 def _alone(do: Callable[[Item], Outcome], item: Item, ended: SimpleQueue[tuple[Item, Outcome | Exception]]) -> None:

@@ -42,11 +42,12 @@ class Stop(Exception):
 
 
 class Failed(Problem):
-    """The work is done as far as it could be, and that is not enough; trying again at once would not help."""
+    """The work is done as far as it could be, and that is not enough. `passes`: begun again after a pause it may come further."""
 
-    def __init__(self, detail: str, result: dict[str, Any]):
+    def __init__(self, detail: str, result: dict[str, Any], *, passes: bool = False):
         super().__init__(detail, rule="job.incomplete")
         self.result = result
+        self.passes = passes
 
 
 class Running:
@@ -69,6 +70,11 @@ class Running:
         user = actor_of(self.job.user)
         scopes = None if self.job.scopes is None else tuple(self.job.scopes)
         return Actor(user_id=user.user_id, name=user.name, scopes=scopes)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is not begun again, whatever it fails for."""
+        return self.job.attempt >= self.job.attempts
 
     def rights(self) -> tuple[Actor, Rights]:
         """For whom the job acts and what they may now, which may be less than when it was asked for."""
@@ -160,7 +166,7 @@ def _work(job: Job) -> None:
         _stopped(job, stop)
     except Failed as failure:
         _write_rest(running)
-        table.fail(job, failure, passes=False, result=failure.result)
+        table.fail(job, failure, passes=failure.passes, result=failure.result)
     except Problem as problem:
         _write_rest(running)
         table.fail(job, problem, passes=isinstance(problem, PASSES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,8 +18,9 @@ from django.db import connection
 from accounts import epoch, tokens
 from accounts.actors import ANONYMOUS, actor_of
 from accounts.models import Token, User
-from problems import Conflict, Forbidden, Malformed, TooLarge, TooMany, Unauthenticated, Unavailable, UpstreamFailed
+from problems import Conflict, Forbidden, Malformed, StorageFull, TooLarge, TooMany, Unauthenticated, Unavailable, UpstreamFailed
 from repos import catalogue, database, jobs, waiting
+from repos.blobs.stores import store
 from repos.configuration import engine
 from repos.formats.go import ahead
 from repos.jobs import kinds, outlive, runner, schedule, table
@@ -460,6 +462,52 @@ def test_a_prefetch_tries_all_and_tells_what_could_not_be_had(remote):
     up.routes |= {"/b": b"b"}
     again = prefetch(repo, "a\nb\nc")
     assert (again.state, again.result["fetched"], up.hits("/a")) == ("done", 1, 1)
+
+
+def test_a_prefetch_is_begun_again_for_what_may_pass_and_tells_of_it_in_its_last_attempt(remote):
+    repo, up = remote
+    up.routes |= {"/a": 503, "/b": b"b", "/wrong": 500}
+    job = prefetch(repo, "a\nb\nwrong\nmissing\n")
+    assert (job.state, job.attempt) == ("queued", 1) and "3 of 4" in job.problem and "a: the upstream answered 503" in job.problem
+    logged = ["missing", "wrong"]
+    assert sorted(line.split(":")[0] for line in job.lines.values_list("text", flat=True)) == logged
+    Job.objects.update(not_before=database.now(), attempts=2)
+    runner.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.result["failed"], up.hits("/b")) == ("failed", 3, 1)
+    assert sorted(line.split(":")[0] for line in job.lines.values_list("text", flat=True)) == sorted([*logged, *logged, "a"])
+
+
+def test_a_prefetch_that_met_an_upstream_that_was_out_gets_all_once_it_answers(remote):
+    repo, up = remote
+    names = [f"n{n}" for n in range(20)]
+    up.routes |= {f"/{name}": name.encode() for name in names}
+    with up.down():
+        job = prefetch(repo, "\n".join(names))
+    assert job.state == "queued" and "20 of 20" in job.problem and not job.lines.exists()
+    deadline = time.monotonic() + 60
+    while job.state == "queued" and time.monotonic() < deadline:
+        Job.objects.update(not_before=database.now(), attempts=100)
+        runner.run(job.pk)
+        job.refresh_from_db()
+    assert (job.state, job.result["files"]) == ("done", 20)
+
+
+def test_a_full_disk_ends_a_prefetch_at_once_until_there_is_room(remote, monkeypatch):
+    repo, up = remote
+    up.default = b"bytes"
+
+    def full(*_, **options):
+        raise StorageFull("no room for the bytes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store()), "receive", full)
+        job = prefetch(repo, "\n".join(f"n{n}" for n in range(100)))
+    assert job.state == "queued" and "no room" in job.problem and len(up.seen) < 20
+    Job.objects.update(not_before=database.now())
+    runner.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.result["files"]) == ("done", 100)
 
 
 def test_more_jobs_than_requests_may_wait_for_a_silent_upstream(remote, settings):
