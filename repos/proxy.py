@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from django.utils import timezone
 
-from problems import Forbidden, StorageFull, Unavailable, UpstreamFailed, absent
+from problems import Forbidden, NotFound, StorageFull, Unavailable, UpstreamFailed, absent
 from repos import rows, waiting
 from repos.catalogue import Repo
 from repos.fill import Fill, cached, is_fresh, join
@@ -56,6 +56,14 @@ def start(repo: Repo, path: str, *, anew: bool = False) -> Fill:
         raise Unavailable(f"{repo.key} is set offline", rule="repository.offline")
     known = rows.look([repo], path)
     return join(repo, path, known.assets.get(repo.id), known.fresh.get(repo.id), anew=anew)
+
+
+def is_allowed(repo: Repo, path: str) -> bool:
+    try:
+        check_allowed(repo, path)
+    except (NotFound, Forbidden):
+        return False
+    return True
 
 
 def check_allowed(repo: Repo, path: str) -> None:

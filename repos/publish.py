@@ -12,6 +12,7 @@ compared, the Change is inserted, old assets are closed, new ones inserted. Only
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import F
 
 from problems import Conflict, Forbidden, NotFound, Problem, Unavailable
@@ -30,6 +31,8 @@ from repos.blobs.stores import store
 from repos.catalogue import Repo
 from repos.format import Described
 from repos.models import Aside, Asset, Blob, Change, Description, Freshness, Lease, Repository
+
+log = logging.getLogger("entrepot.publish")
 
 ATTEMPTS = 5
 
@@ -189,9 +192,9 @@ def _contents(commits: list[Commit]) -> list[Bytes]:
 
 
 def _end(commits: list[Commit], problems: dict[int, Problem]) -> None:
-    _delete_unused(_contents(commits))
     for commit in commits:
         commit.future.set_exception(problems[id(commit)])
+    _delete_unused(_contents(commits))
 
 
 def _with_durable_bytes(contents: list[Bytes], insert: Any) -> Any:
@@ -225,11 +228,15 @@ def _store_what_is_missing(contents: list[Bytes]) -> None:
 
 
 def _delete_unused(contents: list[Bytes]) -> None:
+    """What cannot be deleted is left to gc: the commit has happened, or has been refused, all the same."""
     keys = {content.key for content in contents if content.key}
     if not keys:
         return
-    for key in keys - set(Blob.objects.filter(key__in=keys).values_list("key", flat=True)):
-        store().delete(key)
+    try:
+        for key in keys - set(Blob.objects.filter(key__in=keys).values_list("key", flat=True)):
+            store().delete(key)
+    except (OSError, DatabaseError):
+        log.exception("bytes that no row names could not be deleted")
 
 
 def _lock_blobs(contents: Sequence[Bytes]) -> dict[str, Blob]:
@@ -452,7 +459,19 @@ class _Committer:
             group = [self._waiting.get()]
             while len(group) < self.LARGEST_GROUP and not self._waiting.empty():
                 group.append(self._waiting.get())
+            try:
+                self._commit(group)
+            except BaseException as error:
+                log.exception("a group of %d commits failed", len(group))
+                for commit in group:  # whoever waits has no other way to hear of it
+                    if not commit.future.done():
+                        commit.future.set_exception(error)
+
+    @staticmethod
+    def _commit(group: list[Commit]) -> None:
+        try:
             _commit_all(group, Change.Action.FILL)
+        finally:
             database.release()
 
 

@@ -3,6 +3,8 @@
 A request that waits for a fetch holds a thread. While the upstream sends something, as many may wait as come: a hundred clients
 of one large file are one fetch. Once it is silent for PATIENCE, a quarter of the process's threads at most go on waiting for it,
 and three quarters for all upstreams together; who is too many is told to try again. The fetch itself goes on.
+
+A thread of a job waits as long as it has to: it answers no request, so it takes nobody's place (`uncounted`).
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import math
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from django.conf import settings
@@ -24,6 +28,17 @@ PATIENCE = 2.0
 _lock = threading.Lock()
 _waiting: dict[tuple[str, ...], int] = defaultdict(int)
 _heard: dict[tuple[str, ...], float] = {}
+_this_thread = threading.local()
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """This thread answers no request within the block."""
+    _this_thread.uncounted = True
+    try:
+        yield
+    finally:
+        _this_thread.uncounted = False
 
 
 class Place:
@@ -31,25 +46,27 @@ class Place:
 
     def __init__(self, repo: Repo):
         self._key = _key(repo)
-        self._given_up = False
+        self._taken = False
 
     def __enter__(self) -> Place:
-        with _lock:
-            _begin(self._key)
-            _waiting[self._key] += 1
+        if _is_counted():
+            with _lock:
+                _begin(self._key)
+                _waiting[self._key] += 1
+            self._taken = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not self._given_up:
+        if self._taken:
             with _lock:
                 _leave(self._key)
 
     def keep(self, heard: float) -> None:
         """Raises Unavailable where this thread is one too many, and nothing came of its fetch since `heard` or of any other."""
         with _lock:
-            if _crowded(self._key, 0) and min(heard, _heard[self._key]) < time.monotonic() - PATIENCE:
+            if self._taken and _crowded(self._key, 0) and min(heard, _heard[self._key]) < time.monotonic() - PATIENCE:
                 _leave(self._key)
-                self._given_up = True
+                self._taken = False
                 raise _too_many()
 
 
@@ -57,7 +74,7 @@ def check(repo: Repo) -> None:
     """Raises Unavailable where one more would be too many, before it begins a fetch of its own."""
     key = _key(repo)
     with _lock:
-        if _crowded(key, 1) and _heard.get(key, math.inf) < time.monotonic() - PATIENCE:
+        if _is_counted() and _crowded(key, 1) and _heard.get(key, math.inf) < time.monotonic() - PATIENCE:
             raise _too_many()
 
 
@@ -67,6 +84,10 @@ def heard(repo: Repo) -> None:
     with _lock:
         if key in _heard:
             _heard[key] = time.monotonic()
+
+
+def _is_counted() -> bool:
+    return not getattr(_this_thread, "uncounted", False)
 
 
 def _key(repo: Repo) -> tuple[str, ...]:

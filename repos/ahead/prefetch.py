@@ -9,9 +9,9 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from problems import Malformed, NotFound, Problem, TooLarge, UpstreamFailed, absent
+from problems import Malformed, NotFound, Problem, StorageFull, TooLarge, Unavailable, UpstreamFailed, absent
 from repos import jobs, paths, resolve, serve
-from repos.ahead import several
+from repos.ahead import is_everywhere, several
 from repos.call import Query
 from repos.catalogue import Repo
 from repos.fill import Fill
@@ -61,14 +61,21 @@ class Sum:
 
 @jobs.kind("prefetch", check=check, permission="artifact:read")
 def run(job: jobs.Running) -> dict[str, Any]:
-    """Tries each line, and fails in the end where some could not be had: the log tells which, and why."""
+    """Tries each line, and fails in the end where some could not be had: the log tells which, and why.
+
+    It is begun again where some failed for what may pass, which only the last attempt logs. A full disk ends an attempt at once.
+    """
     repo = job.repository()
     wanted = list(repo.format.wanted(job.arguments["text"]))
-    asker, total = _Asker(job), Sum()
+    asker, total, may_pass = _Asker(job), Sum(), ""
     for item, outcome in several(job, wanted, asker.get):
-        if isinstance(outcome, Problem):
+        if isinstance(outcome, Problem) and not isinstance(outcome, StorageFull):
             total.failed += 1
-            job.log(f"{item.name}: {outcome.reason}")
+            told = f"{item.name}: {outcome.reason}"
+            if not job.is_last and (is_everywhere(outcome) or isinstance(outcome, Unavailable)):
+                may_pass = told
+            else:
+                job.log(told)
         elif isinstance(outcome, Exception):
             raise outcome
         else:
@@ -78,8 +85,11 @@ def run(job: jobs.Running) -> dict[str, Any]:
             total.fetched += len(came)
             total.bytes += sum(found.size for found in came)
         job.progress(total.lines + total.failed, len(wanted))
+    failed = f"{total.failed} of {len(wanted)} lines could not be had"
+    if may_pass:
+        raise Failed(f"{failed}, and some of that may pass: {may_pass}", asdict(total), passes=True)
     if total.failed:
-        raise Failed(f"{total.failed} of {len(wanted)} lines could not be had; the log tells which", asdict(total))
+        raise Failed(f"{failed}; the log tells which", asdict(total))
     return asdict(total)
 
 

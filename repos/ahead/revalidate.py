@@ -11,7 +11,8 @@ from django.db import connection
 from accounts import epoch
 from problems import NotFound, Problem
 from repos import catalogue, database, jobs, proxy
-from repos.ahead import several
+from repos.ahead import is_everywhere, several
+from repos.jobs.runner import Failed
 
 TICK = timedelta(seconds=12)
 """How often it is looked for what expires."""
@@ -37,8 +38,9 @@ def ask_for_what_expires() -> None:
     remotes = {repo.id: repo for repo in catalogue.repositories(epoch.current()).values() if repo.is_remote and not repo.offline}
     wanted: defaultdict[int, list[str]] = defaultdict(list)
     for repository_id, path in _expiring():
-        wanted[repository_id].append(path)
-    for repository_id in sorted(wanted.keys() & remotes.keys()):
+        if repository_id in remotes and proxy.is_allowed(remotes[repository_id], path):
+            wanted[repository_id].append(path)
+    for repository_id in sorted(wanted):
         jobs.enqueue(
             "revalidate",
             {"paths": wanted[repository_id]},
@@ -66,17 +68,24 @@ def _ahead(lifetime: timedelta) -> timedelta:
 
 @jobs.kind("revalidate", check=lambda arguments, _: arguments, attempts=1, keep=timedelta(days=1))
 def run(job: jobs.Running) -> dict[str, Any]:
-    """Ask for each of the job's paths; the first failure ends it: clients are served what is cached, and find out themselves."""
+    """Ask for each of the job's paths; what fails is in the log: clients are served what is cached, and find out themselves.
+
+    The rest is left where the upstream fails as a whole.
+    """
     repo, paths = job.repository(), job.arguments["paths"]
-    asked = 0
+    asked = failed = 0
     for path, outcome in several(job, paths, lambda path: proxy.start(repo, path, anew=True).outcome()):
         if isinstance(outcome, NotFound):
             job.log(f"{path} is no more")
         elif isinstance(outcome, Problem):
             job.log(f"{path}: {outcome.reason}")
-            raise outcome
+            if is_everywhere(outcome):
+                raise outcome
+            failed += 1
         elif isinstance(outcome, Exception):
             raise outcome
         asked += 1
         job.progress(asked, len(paths))
+    if failed:
+        raise Failed(f"{failed} of {len(paths)} documents failed; the log tells which", {"asked": asked, "failed": failed})
     return {"asked": asked}

@@ -1,7 +1,8 @@
 """Work under way in a thread of a server that is to be done even if the process dies: if it takes long, a job tells of it.
 
 The job runs from its first moment, here, and gets the signs of life of this process. When they cease, somebody else claims
-it and does the work. Work that is done soon writes nothing.
+it and does the work. Work that is done soon writes nothing. A job that is cancelled ends alone: the work goes on, since requests
+may wait for it, and nobody else does it should this process die.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, connection
@@ -57,16 +59,16 @@ def outliving(kind: str, arguments: dict[str, Any], *, repository: Repo, key: st
     try:
         yield
     except NotFound:
-        _forget(work, None)
+        _forget(work, _finish)
         raise
     except Problem as problem:
-        _forget(work, problem)
+        _forget(work, partial(table.fail, problem=problem, passes=False))
         raise
     except BaseException:
-        _forget(work, Problem("an error here; the server's log tells more"))
+        _forget(work, partial(table.fail, problem=Problem("an error here; the server's log tells more"), passes=False))
         raise
     else:
-        _forget(work, None)
+        _forget(work, _finish)
 
 
 def _watch() -> None:
@@ -76,8 +78,11 @@ def _watch() -> None:
             if _changed.wait_for(lambda: not _under_way, AFTER / 4):
                 return
             lasting = [work for work in _under_way if not work.told and time.monotonic() - work.since >= AFTER]
+            cancelled = [work for work in _under_way if work.job and runner.stopped(work.job.fence) == "cancelled"]
         for work in lasting:
             _tell(work)
+        for work in cancelled:
+            _forget(work, table.end_cancelled)
         connection.close()
 
 
@@ -93,22 +98,24 @@ def _tell(work: _Work) -> None:
         if job is not None and not gone:
             runner.hold(job.fence)
     if job is not None and gone:
-        table.finish(job, {})
+        _finish(job)
 
 
-def _forget(work: _Work, problem: Problem | None) -> None:
+def _finish(job: Job) -> bool:
+    return table.finish(job, {})
+
+
+def _forget(work: _Work, end: Callable[[Job], bool]) -> None:
+    """Nobody else is to do the work, and `end` writes why, where a job tells of it."""
     with _changed:
         _under_way.discard(work)
         _changed.notify_all()
-        job = work.job
+        job, work.job = work.job, None
     if job is None:
         return
     runner.drop(job.fence)
     try:
-        if problem is None:
-            table.finish(job, {})
-        else:
-            table.fail(job, problem, passes=False)
+        end(job)
     except DatabaseError:
         log.exception("%s has ended and could not be marked so; it is done again", job)
 
@@ -119,7 +126,7 @@ def _leave() -> None:
         left = list(_under_way)
         _under_way.clear()
     for work in left:
-        with contextlib.suppress(DatabaseError):
+        with contextlib.suppress(DatabaseError, Problem):
             if work.job is not None:
                 runner.drop(work.job.fence)
                 table.give_back(work.job)

@@ -20,7 +20,7 @@ from problems import Forbidden, NotFound, Problem, StorageFull, Unavailable, Ups
 from repos import catalogue
 from repos.catalogue import Repo
 from repos.jobs import table
-from repos.jobs.kinds import find_kind
+from repos.jobs.kinds import Kind, find_kind
 from repos.models import Job
 
 log = logging.getLogger("entrepot.jobs")
@@ -42,11 +42,12 @@ class Stop(Exception):
 
 
 class Failed(Problem):
-    """The work is done as far as it could be, and that is not enough; trying again at once would not help."""
+    """The work is done as far as it could be, and that is not enough. `passes`: begun again after a pause it may come further."""
 
-    def __init__(self, detail: str, result: dict[str, Any]):
+    def __init__(self, detail: str, result: dict[str, Any], *, passes: bool = False):
         super().__init__(detail, rule="job.incomplete")
         self.result = result
+        self.passes = passes
 
 
 class Running:
@@ -70,12 +71,26 @@ class Running:
         scopes = None if self.job.scopes is None else tuple(self.job.scopes)
         return Actor(user_id=user.user_id, name=user.name, scopes=scopes)
 
+    @property
+    def is_last(self) -> bool:
+        """Whether it is not begun again, whatever it fails for."""
+        return self.job.attempt >= self.job.attempts
+
     def rights(self) -> tuple[Actor, Rights]:
         """For whom the job acts and what they may now, which may be less than when it was asked for."""
         actor = self.actor
         if self.job.token_id and not Token.objects.filter(pk=self.job.token_id, revoked_at=None).exists():
             raise Forbidden("the token that asked for this job has been revoked; ask anew", rule="job.token")
         return actor, EVERYTHING if actor is INSTALLATION else rights_of(actor, epoch.current())
+
+    def check_allowed(self, kind: Kind) -> None:
+        """Raises Forbidden where whoever asked for the job may no longer have it."""
+        actor, rights = self.rights()
+        repository = self.job.repository.key if self.job.repository else ""
+        if actor is not INSTALLATION and not kind.may_be_asked_by(rights, repository):
+            raise Forbidden(
+                f"{actor.name} may not have {kind.name} run here any more; ask who runs this server", rule="job.permission"
+            )
 
     def repository(self) -> Repo:
         """The job's repository as it is configured now."""
@@ -142,14 +157,16 @@ def run(pk: int) -> bool:
 def _work(job: Job) -> None:
     running = Running(job)
     try:
-        result = find_kind(job.kind).work(running)
+        kind = find_kind(job.kind)
+        running.check_allowed(kind)
+        result = kind.work(running)
         running.write()
         table.finish(job, result)
     except Stop as stop:
         _stopped(job, stop)
     except Failed as failure:
         _write_rest(running)
-        table.fail(job, failure, passes=False, result=failure.result)
+        table.fail(job, failure, passes=failure.passes, result=failure.result)
     except Problem as problem:
         _write_rest(running)
         table.fail(job, problem, passes=isinstance(problem, PASSES))
@@ -193,6 +210,7 @@ class _Signs:
             self._changed.notify_all()
 
     def stopped(self, fence: str) -> str:
+        """Why the job is to stop, or nothing."""
         return "ending" if self._ending else self._held.get(fence, "")
 
     def end(self) -> None:
@@ -217,7 +235,7 @@ class _Signs:
 
 
 _signs = _Signs()
-hold, drop = _signs.hold, _signs.drop
+hold, drop, stopped = _signs.hold, _signs.drop, _signs.stopped
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Times are the database's, on which all nodes agree.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,8 @@ LINES = 1000
 """The most lines of one job's log."""
 LINE = 500
 """The most characters of one line."""
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What an upstream may have put into its words, and no database takes or no terminal should."""
 CANCELLED = "it was cancelled"
 
 State = Job.State
@@ -144,7 +147,7 @@ def note(job: Job, done: int, total: int | None, lines: Sequence[str]) -> bool |
         now = database.now()
         if not _held(job).update(done=done, total=total, expires_at=now + LEASE):
             return None
-        JobLine.objects.bulk_create(JobLine(job_id=job.pk, at=now, text=line[:LINE]) for line in lines)
+        JobLine.objects.bulk_create(JobLine(job_id=job.pk, at=now, text=_printable(line)[:LINE]) for line in lines)
         return Job.objects.values_list("cancel_requested", flat=True).get(pk=job.pk)
 
 
@@ -155,15 +158,16 @@ def finish(job: Job, result: dict[str, Any]) -> bool:
 
 def fail(job: Job, problem: Problem, *, passes: bool, result: dict[str, Any] | None = None) -> bool:
     """The work failed. What may pass is begun again after a pause, while attempts are left."""
+    reason = _printable(problem.reason)
     if passes and job.attempt < job.attempts:
         wait = min(FIRST_PAUSE * 2 ** (job.attempt - 1), LONGEST_PAUSE)
-        return bool(_held(job).update(state=State.QUEUED, not_before=database.now() + wait, problem=problem.reason, **_FREE))
-    return _end(_held(job), State.FAILED, problem=problem.reason, result=result or {})
+        return _queue_again(job, not_before=database.now() + wait, problem=reason)
+    return _end(_held(job), State.FAILED, problem=reason, result=result or {})
 
 
 def give_back(job: Job) -> bool:
     """Whoever ran it ends, and the job does not: it is queued as if it had not been begun."""
-    return bool(_held(job).update(state=State.QUEUED, attempt=F("attempt") - 1, **_FREE))
+    return _queue_again(job, attempt=F("attempt") - 1)
 
 
 def end_cancelled(job: Job) -> bool:
@@ -237,8 +241,18 @@ def _held(job: Job):
     return Job.objects.filter(pk=job.pk, state=State.RUNNING, fence=job.fence)
 
 
+def _queue_again(job: Job, **fields: Any) -> bool:
+    """Queue the caller's job once more, or end it where it was cancelled meanwhile. Whether it was still the caller's."""
+    queued = _held(job).filter(cancel_requested=False).update(state=State.QUEUED, **_FREE, **fields)
+    return bool(queued) or end_cancelled(job)
+
+
 def _end(rows, state: str, **fields: Any) -> bool:
     return bool(rows.update(state=state, ended_at=database.now(), **_FREE, **fields))
+
+
+def _printable(text: str) -> str:
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _new_fence() -> str:

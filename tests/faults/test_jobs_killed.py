@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -129,6 +130,21 @@ def test_a_fetch_that_is_under_way_when_the_server_is_stopped_in_order_is_handed
     wait_until(lambda: world.rows("SELECT path FROM repos_asset") == [("begun",)])
 
 
+def test_a_cancelled_fetch_ends_as_such_and_is_completed_for_who_waits(server, gated):
+    world = configured(server(), gated.url)
+    state = "SELECT state FROM repos_job WHERE kind = 'fetch'"
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(world.request, "GET", "/raw/cache/cancelled", user=ADMIN)
+        wait_until(lambda: world.rows(state) == [("running",)])
+        world.manage("job", "cancel", str(world.query("SELECT id FROM repos_job WHERE kind = 'fetch'")[0]))
+        wait_until(lambda: world.rows(state) == [("cancelled",)], 30)
+        assert not waits.done()
+        gated.default.open.set()
+        assert waits.result().body == b"/cancelled"
+    world.stop()
+    assert world.rows(state) == [("cancelled",)]
+
+
 def test_the_process_that_runs_jobs_is_started_anew_when_it_is_killed(server, gated):
     world = configured(server(), gated.url)
     gated.default.open.set()
@@ -137,16 +153,6 @@ def test_the_process_that_runs_jobs_is_started_anew_when_it_is_killed(server, ga
     enqueue(world, "anew")
     wait_until(lambda: states(world) == {"done": JOBS})
     assert world.jobs_process() != before
-
-
-# With Redis
-
-
-@pytest.fixture
-def redis():
-    one = Redis()
-    yield one
-    one.kill()
 
 
 @pytest.fixture
@@ -162,6 +168,27 @@ def beside():
     for process in started:
         process.kill()
         process.wait(30)
+
+
+def test_a_worker_that_is_told_to_end_waits_for_no_upstream_and_gives_its_jobs_back(server, gated, beside):
+    world = configured(server(ENTREPOT_JOBS="0"), gated.url, upstreams=[{"url": gated.url, "timeout": "10m"}])
+    world.environment["ENTREPOT_JOBS"] = str(AT_ONCE)
+    enqueue(world, "held")
+    worker = beside(world, "worker")
+    wait_until(lambda: len(gated.seen) == AT_ONCE)
+    worker.terminate()
+    assert worker.wait(30) == 0
+    assert world.rows(f"SELECT DISTINCT state, attempt {OURS}") == [("queued", 0)]
+
+
+# With Redis
+
+
+@pytest.fixture
+def redis():
+    one = Redis()
+    yield one
+    one.kill()
 
 
 def test_a_broker_that_was_killed_with_jobs_queued_loses_none(server, gated, redis, beside):

@@ -17,7 +17,9 @@ from tests.parts.upstream import Handler, Upstream
 
 NODES = 3
 SIZE = 64 << 20
+SLICE = 64 << 10
 PIECE = random.Random(10).randbytes(1 << 20)
+PIECES = SIZE // len(PIECE)
 
 
 @pytest.fixture(scope="module")
@@ -42,36 +44,39 @@ def nodes(server, up) -> list[Server]:
     return [first, *(server(beside=first) for _ in range(NODES - 1))]
 
 
-def large(*, stated: bool, begun: threading.Event) -> Callable[[Handler], None]:
-    """64 MiB, of which the second half comes after a while, so that all who ask meet it on its way."""
+def large(*, stated: bool, asked: threading.Event) -> Callable[[Handler], None]:
+    """64 MiB, of which the second half comes slowly until all have `asked`, so that they meet it on its way."""
 
     def send(handler: Handler) -> None:
         hasher = hashlib.sha256()
-        for _ in range(SIZE // len(PIECE)):
+        for _ in range(PIECES):
             hasher.update(PIECE)
         handler.send_response(200)
         handler.send_header("Content-Length", str(SIZE))
         if stated:
             handler.send_header("X-Checksum-Sha256", hasher.hexdigest())
         handler.end_headers()
-        for n in range(SIZE // len(PIECE)):
+        for _ in range(PIECES // 2):
             handler.wfile.write(PIECE)
-            if n == SIZE // len(PIECE) // 2:
-                begun.wait(20)
+        for _ in range(PIECES // 2):
+            for start in range(0, len(PIECE), SLICE):
+                asked.wait(0.1)
+                handler.wfile.write(PIECE[start : start + SLICE])
 
     return send
 
 
-def is_whole(node: Server, path: str) -> bool:
+def is_whole(node: Server, path: str, asked: Callable[[], object]) -> bool:
     """Whether the node answers with the large file, read without being held."""
     connection = node.connect()
     try:
         connection.request("GET", path, headers=node.authorization(ADMIN))
+        asked()
         answer = connection.getresponse()
         if answer.status != 200 or answer.length != SIZE:
             return False
         piece = bytearray(len(PIECE))
-        for _ in range(SIZE // len(PIECE)):
+        for _ in range(PIECES):
             view = memoryview(piece)
             while view:
                 view = view[answer.readinto(view) or len(view) :]
@@ -84,11 +89,11 @@ def is_whole(node: Server, path: str) -> bool:
 
 @pytest.mark.parametrize("stated", [True, False])
 def test_ninety_clients_of_three_nodes_get_the_same_64_mib_by_one_fetch(nodes, up, stated):
-    path, begun = f"large{stated}", threading.Event()
-    up.routes[f"/{path}"] = large(stated=stated, begun=begun)
+    path, asked = f"large{stated}", threading.Event()
+    together = threading.Barrier(90, action=asked.set, timeout=50)
+    up.routes[f"/{path}"] = large(stated=stated, asked=asked)
     with ThreadPoolExecutor(90) as pool:
-        jobs = [pool.submit(is_whole, nodes[n % NODES], f"/raw/cache/{path}") for n in range(90)]
-        begun.set()
+        jobs = [pool.submit(is_whole, nodes[n % NODES], f"/raw/cache/{path}", together.wait) for n in range(90)]
         assert [job.result() for job in jobs] == [True] * 90
     assert up.hits(f"/{path}") == 1
 

@@ -211,6 +211,38 @@ def test_one_commit_that_fails_does_not_take_its_group_with_it(repository):
     assert list(fsck.check(scrub=True, grace=NOW)) == []
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "Input/output error"), OperationalError("the connection is closed"), Broken()]
+)
+def test_bytes_that_cannot_be_deleted_leave_nobody_waiting_for_the_commit(repository, monkeypatch, error):
+    repo = repository("raw", "cache", "remote", upstreams=[{"url": "http://127.0.0.1:9"}])
+    committer = publish._Committer()
+
+    def commit(stack: contextlib.ExitStack, path: str, fence: str = "") -> publish.Commit:
+        incoming = stack.enter_context(store().receive())
+        incoming.write(path.encode())
+        return publish.Commit(repo, [New(path, Bytes.of(incoming), Described("p", "v", "text/plain"))], "", True, fence=fence)
+
+    def broken(*_) -> None:
+        raise error
+
+    with contextlib.ExitStack() as stack:
+        refused = commit(stack, "refused", "a lease that is not held")
+        with_it, after, later = (commit(stack, path) for path in ("with it", "after", "later"))
+        with monkeypatch.context() as patch:
+            patch.setattr(filesystem.FilesystemStore, "delete", broken)
+            for one in (refused, with_it):  # they are there before the thread is, so they are one group
+                committer._waiting.put(one)
+            committer.submit(after)
+            assert isinstance(refused.future.exception(30), Problem)
+            assert with_it.future.exception(30) is (error if isinstance(error, Broken) else None)
+            after.future.exception(30)
+        committer.submit(later)
+        assert later.future.result(30).created
+    gc.sweep(grace=NOW, stray=NOW)
+    assert list(fsck.check(scrub=True, grace=NOW)) == []
+
+
 def test_many_who_declare_new_digests_of_stored_bytes_do_not_stop_each_other(server):
     here = server()
     here.apply({"repositories": [{"key": "files", "format": "raw", "kind": "local"}]})

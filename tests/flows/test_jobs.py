@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,12 +17,13 @@ from django.db import connection
 
 from accounts import epoch, tokens
 from accounts.actors import ANONYMOUS, actor_of
-from accounts.models import User
-from problems import Conflict, Forbidden, Malformed, TooLarge, TooMany, Unauthenticated, UpstreamFailed
-from repos import catalogue, database, jobs
+from accounts.models import Token, User
+from problems import Conflict, Forbidden, Malformed, StorageFull, TooLarge, TooMany, Unauthenticated, Unavailable, UpstreamFailed
+from repos import catalogue, database, jobs, waiting
+from repos.blobs.stores import store
 from repos.configuration import engine
 from repos.formats.go import ahead
-from repos.jobs import kinds, runner, schedule, table
+from repos.jobs import kinds, outlive, runner, schedule, table
 from repos.models import Description, Job, JobLine
 from tests.flows.test_commit import put
 from tests.gomodules import make_zip
@@ -192,6 +194,18 @@ def test_a_cancelled_job_whose_runner_died_is_not_begun_again(kind):
     assert job.state == "cancelled"
 
 
+@pytest.mark.parametrize("error", [UpstreamFailed("it is down"), runner.Stop("ending")])
+def test_a_cancelled_job_is_not_queued_again_by_what_comes_before_its_next_step(kind, error):
+    def work(job) -> dict:
+        assert jobs.cancel(job.job.pk)
+        raise error
+
+    job = jobs.enqueue(kind(work))
+    runner.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.ended_at is not None, table.due(10)) == ("cancelled", True, [])
+
+
 def test_a_worker_that_ends_gives_its_jobs_back(kind, monkeypatch):
     def work(job) -> dict:
         monkeypatch.setattr(runner._signs, "_ending", True)
@@ -239,6 +253,21 @@ def test_progress_and_a_bounded_log_are_kept(kind):
     lines = list(JobLine.objects.order_by("pk").values_list("text", flat=True))
     assert len(lines) == table.LINES and max(map(len, lines)) == table.LINE
     assert lines[0].startswith("line 0 ") and "left out" in lines[-1]
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_what_others_say_is_told_without_what_cannot_be_printed(kind, attempts):
+    said = "an answer in a\0b\x1b[2J\ud800"
+
+    def work(job) -> dict:
+        job.log(said)
+        raise UpstreamFailed(said)
+
+    job = jobs.enqueue(kind(work, attempts=attempts))
+    runner.run(job.pk)
+    job.refresh_from_db()
+    assert job.state == ("failed" if attempts == 1 else "queued")
+    assert job.problem == job.lines.get().text == "an answer in a\ufffdb\ufffd[2J\ufffd"
 
 
 def test_each_time_slot_of_a_periodic_kind_gets_one_job_and_none_runs_before_it(kind):
@@ -310,7 +339,7 @@ def test_a_right_that_was_lost_after_asking_is_missing_when_the_job_runs(remote)
     runner.run(waiting[1].pk)
     for job in waiting:
         job.refresh_from_db()
-        assert job.state == "failed" and "not for you to read" in job.lines.get().text
+        assert job.state == "failed" and "rule: job.permission" in job.problem
     assert up.seen == []
 
 
@@ -330,7 +359,41 @@ def test_a_revoked_token_ends_what_its_jobs_may(remote):
     tokens.revoke(token)
     runner.run(job.pk)
     job.refresh_from_db()
-    assert job.state == "failed" and "revoked" in job.lines.get().text and up.seen == []
+    assert job.state == "failed" and "revoked" in job.problem and up.seen == []
+
+
+@pytest.mark.parametrize("kind", ["gc", "expire"])
+def test_what_keeps_the_house_in_order_is_refused_to_who_may_no_longer_ask_for_it(own_store, kind):
+    grant("keeper")
+    engine.apply({"roles": [{"name": "keeper", "permissions": ["system:manage"]}]})
+    engine.apply({"grants": [{"role": "keeper", "users": ["keeper"]}]})
+    keeper = User.objects.get(username="keeper")
+    token, _ = tokens.create(keeper)
+    revoked = jobs.enqueue(kind, actor=replace(actor_of(keeper), token_id=token.pk))
+    tokens.revoke(token)
+    runner.run(revoked.pk)
+    demoted = jobs.enqueue(kind, actor=actor_of(keeper))
+    runner.run(demoted.pk)
+    demoted.refresh_from_db()
+    assert demoted.state == "done"
+    engine.apply({"grants": []}, prune=True)
+    jobs.retry(demoted.pk)
+    for job, rule in ((revoked, "job.token"), (demoted, "job.permission")):
+        runner.run(job.pk)
+        job.refresh_from_db()
+        assert job.state == "failed" and f"rule: {rule}" in job.problem
+
+
+def test_a_token_that_has_only_expired_since_does_not_end_what_was_asked_for_with_it(remote):
+    repo, _ = remote
+    grant("reader", "cache")
+    user = User.objects.get(username="reader")
+    token, _ = tokens.create(user)
+    job = jobs.enqueue("prefetch", {"text": "a"}, repository=repo, actor=replace(actor_of(user), token_id=token.pk))
+    Token.objects.filter(pk=token.pk).update(expires_at=database.now() - timedelta(seconds=1))
+    runner.run(job.pk)
+    job.refresh_from_db()
+    assert job.state == "done"
 
 
 def test_one_users_jobs_leave_room_for_those_of_others_and_come_after_the_installations(kind):
@@ -401,6 +464,62 @@ def test_a_prefetch_tries_all_and_tells_what_could_not_be_had(remote):
     assert (again.state, again.result["fetched"], up.hits("/a")) == ("done", 1, 1)
 
 
+def test_a_prefetch_is_begun_again_for_what_may_pass_and_tells_of_it_in_its_last_attempt(remote):
+    repo, up = remote
+    up.routes |= {"/a": 503, "/b": b"b", "/wrong": 500}
+    job = prefetch(repo, "a\nb\nwrong\nmissing\n")
+    assert (job.state, job.attempt) == ("queued", 1) and "3 of 4" in job.problem and "a: the upstream answered 503" in job.problem
+    logged = ["missing", "wrong"]
+    assert sorted(line.split(":")[0] for line in job.lines.values_list("text", flat=True)) == logged
+    Job.objects.update(not_before=database.now(), attempts=2)
+    runner.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.result["failed"], up.hits("/b")) == ("failed", 3, 1)
+    assert sorted(line.split(":")[0] for line in job.lines.values_list("text", flat=True)) == sorted([*logged, *logged, "a"])
+
+
+def test_a_prefetch_that_met_an_upstream_that_was_out_gets_all_once_it_answers(remote):
+    repo, up = remote
+    names = [f"n{n}" for n in range(20)]
+    up.routes |= {f"/{name}": name.encode() for name in names}
+    with up.down():
+        job = prefetch(repo, "\n".join(names))
+    assert job.state == "queued" and "20 of 20" in job.problem and not job.lines.exists()
+    deadline = time.monotonic() + 60
+    while job.state == "queued" and time.monotonic() < deadline:
+        Job.objects.update(not_before=database.now(), attempts=100)
+        runner.run(job.pk)
+        job.refresh_from_db()
+    assert (job.state, job.result["files"]) == ("done", 20)
+
+
+def test_a_full_disk_ends_a_prefetch_at_once_until_there_is_room(remote, monkeypatch):
+    repo, up = remote
+    up.default = b"bytes"
+
+    def full(*_, **options):
+        raise StorageFull("no room for the bytes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store()), "receive", full)
+        job = prefetch(repo, "\n".join(f"n{n}" for n in range(100)))
+    assert job.state == "queued" and "no room" in job.problem and len(up.seen) < 20
+    Job.objects.update(not_before=database.now())
+    runner.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.result["files"]) == ("done", 100)
+
+
+def test_more_jobs_than_requests_may_wait_for_a_silent_upstream(remote, settings):
+    repo, up = remote
+    settings.ENTREPOT = replace(settings.ENTREPOT, threads=4)
+    up.default = up.slowly(b"late", seconds=waiting.PATIENCE + 1.0)
+    with ThreadPoolExecutor(2) as pool:
+        texts = ["".join(f"{job}/{n}\n" for n in range(4)) for job in range(2)]
+        ended = list(pool.map(lambda text: (prefetch(repo, text).state, connection.close())[0], texts))
+    assert ended == ["done", "done"] and not JobLine.objects.exists()
+
+
 def test_a_prefetch_of_go_resolves_checks_digests_and_leaves_local_names_inside(repository, upstream):
     up = upstream()
     zipped, other = make_zip("rsc.io/a", "v1.1.0", {"a.go": b"package a"}), make_zip("rsc.io/b", "v1.0.0", {})
@@ -434,6 +553,24 @@ def test_a_prefetch_of_go_resolves_checks_digests_and_leaves_local_names_inside(
 
 def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+# Fetches under way in a server
+
+
+def test_a_server_that_ends_hands_over_each_fetch_even_where_one_cannot_be(remote, monkeypatch):
+    repo, _ = remote
+    asked = []
+
+    def enqueue(*words, key: str, **options) -> None:
+        asked.append(key)
+        raise Unavailable("keys come and go")
+
+    monkeypatch.setattr(table, "enqueue", enqueue)
+    under_way = [jobs.outliving("fetch", {"path": key}, repository=repo, key=key) for key in ("a", "b")]
+    with under_way[0], under_way[1]:
+        outlive._leave()
+    assert sorted(asked) == ["a", "b"]
 
 
 # By command

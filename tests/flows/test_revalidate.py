@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 
 from repos import database, proxy, rows
-from repos.ahead import revalidate
+from repos.ahead import AT_ONCE, revalidate
 from repos.jobs import runner
 from repos.models import Asset, Freshness, Job, Usage
 from tests.parts.server import ADMIN_PASSWORD
@@ -69,9 +69,30 @@ class TestWhatIsAskedFor:
         assert job.state == "failed" and "could not be reached" in job.problem
         assert rows.look([repo], "used").fresh[repo.id] == before
 
-    def test_what_is_offline_or_excluded_is_not_asked_for(self, remote, repository):
+    def test_a_document_that_fails_keeps_no_other_from_being_asked_for(self, remote):
+        repo, up = remote
+        now = database.now()
+        names = [f"d{n}" for n in range(3 * AT_ONCE)]
+        for n, name in enumerate(names):
+            up.routes[f"/{name}"] = b"a document"
+            proxy.start(repo, name).outcome()
+            times = {"checked_at": now - timedelta(minutes=9), "expires_at": now + timedelta(seconds=20 + n)}
+            Freshness.objects.filter(path_key=name).update(**times)
+            Usage.objects.create(asset=Asset.objects.get(path=name), downloads=3, last_used=now)
+        up.routes["/d0"] = 500
+        self.look()
+        assert [up.hits(f"/{name}") for name in [*names, "used"]] == [2] * (len(names) + 1)
+        job = Job.objects.get()
+        assert (
+            job.state == "failed"
+            and "1 of 13" in job.problem
+            and job.lines.get().text.startswith("d0: the upstream answered 500")
+        )
+
+    @pytest.mark.parametrize("rules", [{"offline": True}, {"exclude": ["used"]}, {"private": ["used"]}, {"include": ["other"]}])
+    def test_what_is_offline_or_excluded_is_not_asked_for(self, remote, repository, rules):
         _, up = remote
-        repository("raw", "cache", "remote", upstreams=[{"url": up.url}], cache={"lifetime": "10m"}, offline=True)
+        repository("raw", "cache", "remote", upstreams=[{"url": up.url}], cache={"lifetime": "10m"}, **rules)
         self.look()
         assert up.hits("/used") == 1 and Job.objects.count() == 0
 
