@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -162,8 +163,9 @@ class Repositories(Section):
 
     def expand(self, item: Document) -> list[Document]:
         """Secrets that are written out get the name of a variable, by which they are exported."""
+        taken = {secret.env for secret in _secrets(item).values()}
         upstreams = [
-            {word: _named(value, item["key"], word, n) for word, value in upstream.items()}
+            {word: _named(value, item["key"], word, n, taken) for word, value in upstream.items()}
             for n, upstream in enumerate(item.get("upstreams", ()), start=1)
         ]
         return [{**item, "upstreams": upstreams} if upstreams else item]
@@ -242,14 +244,21 @@ def _stored_secret(value: dict[str, str]) -> Secret:
         return Secret(value["env"])
 
 
-def _named(value: Any, key: str, word: str, n: int) -> Any:
-    """A secret that was written out, with a name that no other has: a-b, a.b and a_b are three repositories."""
+def _named(value: Any, key: str, word: str, n: int, taken: set[str]) -> Any:
+    """A secret that was written out, with a name that no other has: a-b, a.b and a_b are three repositories.
+
+    Names are numbered by place, and those that are `taken` left out: they stand for what other upstreams of the item have.
+    """
     if not isinstance(value, Secret) or value.env:
         return value
     place = re.sub(r"[^A-Z0-9]", "_", key.upper())
     if "_" in key or "." in key:
         place += f"_{hashlib.sha256(key.encode()).hexdigest()[:6].upper()}"
-    return Secret(f"ENTREPOT_SECRET_{place}_{word.upper()}" + (f"_{n}" if n > 1 else ""), value.value)
+    stem = f"ENTREPOT_SECRET_{place}_{word.upper()}"
+    numbered = (f"{stem}_{number}" if number > 1 else stem for number in count(n))
+    name = next(name for name in numbered if name not in taken)
+    taken.add(name)
+    return Secret(name, value.value)
 
 
 def _secrets(item: Document) -> dict[tuple[int, str], Secret]:
