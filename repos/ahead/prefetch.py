@@ -15,7 +15,7 @@ from repos.ahead import several
 from repos.call import Query
 from repos.catalogue import Repo
 from repos.fill import Fill
-from repos.format import Wanted
+from repos.format import LINE_END, Wanted
 from repos.jobs.runner import Failed
 from repos.rows import Found
 
@@ -35,7 +35,7 @@ def check(arguments: dict[str, Any], repo: Repo | None) -> dict[str, Any]:
         raise Malformed("a prefetch takes one argument, text: a lock file, or a list with one name a line", rule="job.arguments")
     if len(text) > LARGEST:
         raise TooLarge(f"the text has more than {LARGEST} characters; ask in parts", rule="prefetch.size")
-    if text.count("\n") > MOST_LINES:
+    if text.count(LINE_END) > MOST_LINES:
         raise TooLarge(f"the text has more than {MOST_LINES} lines; ask in parts", rule="prefetch.size")
     if "\0" in text:
         raise Malformed("the text holds a NUL", rule="prefetch.line")
