@@ -8,8 +8,6 @@ problems   RFC 9457, for everything that is refused or fails
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import re
@@ -31,6 +29,7 @@ from repos.api.permissions import ByHeader, caller_of
 from repos.caller import Caller, finish, problem_of, refusal
 from repos.configuration import documents
 from repos.configuration.fields import TextField, lines
+from repos.secrets import seal, unseal
 from repos.serve import base_url
 from repos.uploads import body_stream
 
@@ -162,9 +161,14 @@ class Resource(APIView):
         """As many of `rows` as were asked for. `place` is what rows are ordered by: the next page begins behind the last's."""
         found = list(islice(rows, self.asked["limit"] + 1))
         here = found[: self.asked["limit"]]
-        following = self.link({"cursor": _cursor(place(here[-1]))}) if len(found) > len(here) else None
+        behind = {"cursor": cursor(place(here[-1]))} if len(found) > len(here) else None
+        return self.listed([show(row) for row in here], behind, **beside)
+
+    def listed(self, items: list[dict[str, Any]], behind: dict[str, Any] | None, **beside: Any) -> HttpResponse:
+        """A page. The next has this request's address with the parameters `behind`; None: this is the last."""
+        following = None if behind is None else self.link(behind)
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-        return self.answer({"items": [show(row) for row in here], "next": following, **beside}, headers=headers)
+        return self.answer({"items": items, "next": following, **beside}, headers=headers)
 
     def after(self, *kinds: type) -> list[Any] | None:
         """The place behind which the page begins; None: the beginning. Raises Malformed for what is no cursor of ours."""
@@ -172,10 +176,10 @@ class Resource(APIView):
         if text is None:
             return None
         try:
-            place = json.loads(base64.urlsafe_b64decode(text.encode("ascii") + b"=="))
-        except (ValueError, binascii.Error, RecursionError):
+            place = json.loads(unseal(text))
+        except Problem:
             place = None
-        if not isinstance(place, list) or [type(value) for value in place] != list(kinds) or not all(map(_usable, place)):
+        if not isinstance(place, list) or [type(value) for value in place] != list(kinds):
             raise Malformed("the cursor is none of this list's; begin without one", rule="cursor")
         return place
 
@@ -213,8 +217,9 @@ def _tag(data: Any, form: str = "") -> str:
     return f'"{hashlib.sha256(f"{form}{text}".encode()).hexdigest()}"'
 
 
-def _cursor(place: list[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+def cursor(place: list[Any]) -> str:
+    """A place in a list, sealed: it may be that of something which the caller may not see."""
+    return seal(json.dumps(place, ensure_ascii=False))
 
 
 def _names(header: str, tags: set[str], *, exists: bool) -> bool:

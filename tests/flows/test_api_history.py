@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.db import connection
@@ -12,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from accounts import tokens
 from accounts.models import User
 from repos import catalogue, publish
+from repos.api import history
 from repos.api.history import standing
 from repos.configuration import engine
 from repos.models import Asset, Repository
@@ -69,7 +71,7 @@ def reader(here) -> Reader:
 
 
 def test_what_stands_is_listed_in_the_order_of_bytes_whatever_the_page(here, reader):
-    names = ["b", "a/z", "a/a", "A", "ä", "a.b", "a", "😀", "\uffff", "c" * 1000]
+    names = ["ä" * 512, "b", "a/z", "a/a", "A", "ä", "a.b", "a", "😀", "\uffff", "c" * 1000]
     put(here, {name: name.encode() for name in names})
     expected = sorted(names, key=lambda name: name.encode())
     for limit in (1, 3, 1000):
@@ -148,6 +150,31 @@ def test_who_may_read_some_paths_sees_no_trace_of_others(here, reader):
     assert part.paths("local/changes/2/") == ["mine/a"]
     assert part.answer("/api/v1/repositories/local/changes/3/").status_code == 404
     assert part.answer("/api/v1/repositories/local/assets/other/a").status_code == 404
+
+
+def test_a_page_looks_at_so_much_and_no_more_however_little_the_caller_may_read(here, reader, monkeypatch):
+    monkeypatch.setattr(history, "MOST_PATHS", 10)
+    monkeypatch.setattr(history, "MOST_CHANGES", 10)
+    put(here, {f"hidden/{n:02}": b"x" for n in range(25)} | {"mine/a": b"x", "mine/b": b"x"})
+    for n in range(25):
+        put(here, {"hidden/00": f"{n}".encode()})
+    put(here, {"mine/c": b"x"})
+    part = Reader("part")
+    page = part.read("local/assets/?limit=1")
+    assert page["items"] == [] and "hidden" not in opened(page["next"]), "where it ended is not for them to know"
+    assert part.paths("local/assets/?limit=1") == part.paths("local/assets/") == ["mine/a", "mine/b", "mine/c"]
+    assert part.read("local/assets/?prefix=mine/&limit=3")["next"] is None
+    page = part.read("local/changes/?after=2&limit=1000")
+    assert page["items"] == [] and page["next"]
+    for order in ("number", "-number"):
+        assert {change["number"] for change in part.items(f"local/changes/?order={order}&limit=1000")} == {2, 28}
+    assert len(reader.read("local/changes/?limit=20")["items"]) == 20
+
+
+def opened(address: str) -> str:
+    """What somebody could read in a page's cursor."""
+    (text,) = parse_qs(urlsplit(address).query)["cursor"]
+    return base64.urlsafe_b64decode(text + "==").decode(errors="replace")
 
 
 def test_a_virtual_lists_what_it_serves(repository, reader, here):
