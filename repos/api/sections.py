@@ -70,7 +70,13 @@ class Shelf:
 
     def found(self, name: str) -> tuple[str, Document] | None:
         """The stored item at a name, with its identity."""
-        return next(((key, item) for key, item in self.section.stored().items() if self.name(key) == name), None)
+        if "\0" in name:  # which PostgreSQL takes in no text
+            return None
+        return next(iter(self.section.stored(name).items()), None)
+
+    def items(self, caller: Caller) -> dict[str, Document]:
+        """The stored items that the caller may see."""
+        return {key: item for key, item in self.section.stored().items() if self.sees(caller, key)}
 
     def chosen(self, items: dict[str, Document], asked: dict[str, Any]) -> dict[str, Document]:
         """The items that a list's parameters ask for."""
@@ -174,6 +180,9 @@ class Users(Shelf):
         own = not caller.actor.anonymous and identity == caller.actor.name
         return own or self.edits(caller, identity)
 
+    def items(self, caller: Caller) -> dict[str, Document]:
+        return super().items(caller) if self.edits(caller, "") else self.section.stored(caller.actor.name)
+
     def shown(self, caller: Caller, identity: str, item: Document, server: str) -> dict[str, Any]:
         return {key: value for key, value in shown(item).items() if key != "password"}
 
@@ -184,9 +193,8 @@ class Grants(Shelf):
     read_only = ("id",)
     page = Page
 
-    def lists(self, caller: Caller) -> bool:
-        """Whether there may be items for the caller to see."""
-        return self.edits(caller, "")
+    def found(self, name: str) -> tuple[str, Document] | None:
+        return next(((key, item) for key, item in self.section.stored().items() if self.name(key) == name), None)
 
     def name(self, identity: str) -> str:
         return hashlib.sha256(identity.encode()).hexdigest()[:24]
@@ -224,7 +232,7 @@ class OfSection(Resource):
         new: list[bool] = []
 
         def guard(steps: list[Step]) -> None:
-            stored = self.section.stored().get(identity)
+            stored = self.section.stored(identity).get(identity)
             self.require(None if stored is None else self.shown(identity, stored))
             self.shelf.check(self.caller, steps)
             new.append(stored is None)
@@ -253,12 +261,8 @@ class Collection(OfSection):
         if not self.shelf.lists(self.caller):
             raise refused(self.caller, self.section.permission)
         after = self.after(str)
-        items = self.shelf.chosen(self.section.stored(), self.asked)
-        rows = (
-            (self.shelf.name(identity), identity, item)
-            for identity, item in items.items()
-            if self.shelf.sees(self.caller, identity)
-        )
+        items = self.shelf.chosen(self.shelf.items(self.caller), self.asked)
+        rows = ((self.shelf.name(identity), identity, item) for identity, item in items.items())
         behind = sorted((row for row in rows if after is None or row[0] > after[0]), key=lambda row: row[0])
         return self.page(behind, lambda row: self.shown(row[1], row[2]), lambda row: [row[0]])
 
@@ -279,8 +283,8 @@ class Element(OfSection):
 
     def get(self, request: Request, name: str) -> HttpResponse:
         """One item, in the form in which it may be put."""
-        found = self.shelf.found(name)
-        if found is None or not self.shelf.sees(self.caller, found[0]):
+        found = self.shelf.found(name) if self.shelf.sees(self.caller, name) else None
+        if found is None:
             raise hidden(self.caller, name)
         return self.answer(self.shown(*found))
 
@@ -299,7 +303,7 @@ class Element(OfSection):
         identity = found[0]
 
         def guard(steps: list[Step]) -> None:
-            stored = self.section.stored().get(identity)
+            stored = self.section.stored(identity).get(identity)
             self.require(None if stored is None else self.shown(identity, stored))
             self.shelf.check(self.caller, steps)
 

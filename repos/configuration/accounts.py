@@ -18,7 +18,7 @@ from accounts.models import ExternalName, Role, User
 from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, BUILTIN_ROLES
 from problems import Malformed
 from repos.configuration.fields import ONE_LINE, FlagField, Item, Secret, SecretField, SetField, TextField, names, patterns
-from repos.configuration.section import Document, Section, without_defaults
+from repos.configuration.section import Document, Section, named, without_defaults
 
 SEED_PERMISSIONS = {"data:read": ("artifact:read",), "data:write": ("artifact:write", "artifact:overwrite")}
 """Words that are taken too, and what they stand for."""
@@ -41,10 +41,10 @@ class Roles(Section):
     permission = "user:manage"
     item = RoleItem
 
-    def stored(self) -> dict[str, Document]:
+    def stored(self, identity: str | None = None) -> dict[str, Document]:
         return {
             role.name: without_defaults({"name": role.name, "permissions": sorted(role.permissions)})
-            for role in Role.objects.all()
+            for role in named(Role.objects, name=identity)
         }
 
     def built_in(self) -> frozenset[str]:
@@ -74,8 +74,8 @@ class Groups(Section):
     permission = "user:manage"
     item = GroupItem
 
-    def stored(self) -> dict[str, Document]:
-        groups = Group.objects.prefetch_related("external_names")
+    def stored(self, identity: str | None = None) -> dict[str, Document]:
+        groups = named(Group.objects, name=identity).prefetch_related("external_names")
         return {
             group.name: without_defaults({"name": group.name, "external": sorted(row.name for row in group.external_names.all())})
             for group in groups
@@ -119,8 +119,8 @@ class Users(Section):
     permission = "user:manage"
     item = UserItem
 
-    def stored(self) -> dict[str, Document]:
-        users = User.objects.prefetch_related("groups")
+    def stored(self, identity: str | None = None) -> dict[str, Document]:
+        users = named(User.objects, username=identity).prefetch_related("groups")
         return {
             user.username: without_defaults(
                 {
@@ -245,8 +245,9 @@ class Grants(Section):
         }
         return [{"entry": entry} for entry in sorted(entries)]
 
-    def stored(self) -> dict[str, Document]:
-        return {describe_entry(entry): {"entry": entry} for entry in grants.entries()}
+    def stored(self, identity: str | None = None) -> dict[str, Document]:
+        found = {describe_entry(entry): {"entry": entry} for entry in grants.entries()}
+        return found if identity is None else {key: item for key, item in found.items() if key == identity}
 
     def write(self, item: Document, before: Document | None, actor: str) -> None:
         grants.add(item["entry"])

@@ -76,7 +76,7 @@ def remove(section: Section, identity: str, *, actor: str = "apply", guard: Guar
     """Remove one item; where there is none, nothing. Raises as `apply` does."""
 
     def plan(secrets: bool) -> list[Step]:
-        before = section.stored().get(identity)
+        before = section.stored(identity).get(identity)
         return [] if before is None else [Step(section, identity, before, None)]
 
     return [str(step) for step in _carry_out(plan, actor=actor, guard=guard)]

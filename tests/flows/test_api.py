@@ -297,6 +297,7 @@ def test_everything_that_is_refused_is_told_as_a_problem(world, api):
         (api.put("history/", b"9" * 10_000, **put), 400),
         (api.put("history/", {"keep": "1x"}), 400),
         (api.put("groups/%00/", {}), 400),
+        (api.get("groups/%00/"), 404),
         (api.put("users/%F0%9F%98%80/", {}), 400),
         (api.put("repositories/UPPER/", LOCAL), 400),
         (api.put("repositories/a/", {**LOCAL, "format": "none"}), 400),
