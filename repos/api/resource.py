@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.encoding import escape_uri_path
 from rest_framework import exceptions, serializers
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -88,7 +89,7 @@ class Resource(APIView):
 
     def handle_exception(self, exc: Exception) -> Any:
         problem = problem_of(self.request._request, _ours(exc))
-        return refusal(problem, PROBLEM, _details(problem, self.request.path))
+        return refusal(problem, PROBLEM, _details(problem, escape_uri_path(self.request.path)))
 
     # requests
 
@@ -186,7 +187,7 @@ class Resource(APIView):
     def link(self, parameters: dict[str, Any]) -> str:
         """This request's address with other parameters."""
         query = urlencode({**self.request.GET.dict(), **parameters})
-        return f"{base_url(self.request._request)}{self.request.path}?{query}"
+        return f"{base_url(self.request._request)}{escape_uri_path(self.request.path)}?{query}"
 
     def _tag(self, data: Any) -> str:
         media_type = self.request.accepted_renderer.media_type

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import yaml
 from django.http import HttpResponse
+from django.utils.encoding import escape_uri_path
 from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -238,9 +240,13 @@ class OfSection(Resource):
             new.append(stored is None)
 
         self.write(document, guard)
-        headers = {"Location": self.request.path} if new[-1] else {}
+        headers = {"Location": self._address(name)} if new[-1] else {}
         told = self.shown(identity, wanted[identity])
         return self.answer(told, 201 if new[-1] else 200, headers)
+
+    def _address(self, name: str) -> str:
+        """This request's address, which ends with an item's name: a slash of the name is no slash of the address."""
+        return f"{escape_uri_path(self.request.path.removesuffix(f'{name}/'))}{quote(name, safe='')}/"
 
     @property
     def section(self) -> Section:

@@ -102,6 +102,16 @@ def test_a_name_is_that_of_the_address(api):
     assert "two words/and a slash" in [item["name"] for item in api.items("groups/")]
 
 
+@pytest.mark.parametrize("name", ["日本", "a/../b", "100%", "a#b?c", "two words", "ann@example.org"])
+def test_what_was_made_is_at_its_location_whatever_its_name(api, name):
+    made = api.put(f"groups/{quote(name, safe='')}/", {})
+    assert (made.status, made.headers["Location"].isascii()) == (201, True)
+    assert api.read(made.headers["Location"]) == {"name": name}
+    assert api.delete(made.headers["Location"]).status == 204
+    gone = api.get(made.headers["Location"])
+    assert json.loads(gone.body)["instance"].isascii()
+
+
 # everything that apply can, and the other way round
 
 

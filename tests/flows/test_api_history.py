@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from django.db import connection
@@ -115,6 +115,16 @@ def test_a_path_tells_its_history_the_newest_first(here, reader):
     assert [(item["size"], item["since"], item["until"]) for item in found] == [(2, 4, 5), (1, 3, 4), (0, 2, 3)]
     assert reader.answer("/api/v1/repositories/local/assets/a/none").status_code == 404
     assert reader.paths("local/assets/") == []
+
+
+@pytest.mark.parametrize("name", ["日本", "a#b", "a?b=c", "100%", "%41", "a&b", "a b", "v@1+2"])
+def test_a_history_goes_on_at_the_next_page_whatever_the_path(here, reader, name):
+    for n in range(3):
+        put(here, {f"a/{name}": b"x" * n})
+    answer = reader.answer(f"/api/v1/repositories/local/assets/a/{quote(name)}?limit=2")
+    following = answer.json()["next"]
+    assert following.isascii() and answer.headers["Link"] == f'<{following}>; rel="next"'
+    assert [item["size"] for item in answer.json()["items"] + reader.read(following)["items"]] == [2, 1, 0]
 
 
 def test_changes_are_listed_both_ways_and_from_a_number_on(here, reader):
