@@ -62,6 +62,7 @@ class Jobs(OfJobs):
     takes = {"POST": NewJob}
     gives = {"GET": {200: page_of(JobLineShape)}, "POST": {202: JobShape}}
     examples = {"POST": {"kind": "gc"}}
+    bounded = True
 
     def get(self, request: Request) -> HttpResponse:
         after = self.after(int)
@@ -141,6 +142,7 @@ class RetryJob(OfJobs):
     """Queued once more, with its arguments and for whom it was."""
 
     gives = {"POST": {202: JobShape}}
+    bounded = True
 
     def post(self, request: Request, number: int) -> HttpResponse:
         job = self.found(number)

@@ -70,6 +70,8 @@ class Resource(APIView):
     """Whether answers have an ETag."""
     open: ClassVar[bool] = False
     """Whether GET answers somebody who is not signed in, if only with what everybody may see."""
+    bounded: ClassVar[bool] = False
+    """Whether POST is refused while enough is under way."""
     body_types: ClassVar[tuple[str, ...]] = (JSON,)
     asked: dict[str, Any]
 

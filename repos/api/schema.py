@@ -38,7 +38,6 @@ BEFORE = {414: "The address is longer than the server takes.", 431: "A header is
 """What the server answers before the API sees the request."""
 WITH_BODY = {
     409: "Something stands against it.",
-    429: "Enough of it is under way already.",
     413: "The body is too large.",
     415: "Not in a form that is taken here.",
 }
@@ -85,6 +84,8 @@ class Described(AutoSchema):
         refused = dict(REFUSED)
         if self.method not in ("GET", "HEAD"):
             refused |= WITH_BODY if self.method in self.resource.takes else {409: WITH_BODY[409]}
+        if self.method == "POST" and self.resource.bounded:
+            refused[429] = "Enough of it is under way already."
         if self.method in ("PUT", "DELETE"):
             refused[412] = "It is not as If-Match or If-None-Match wants it."
         bad = {(status, PROBLEM): OpenApiResponse(ProblemShape, why) for status, why in sorted(refused.items())}

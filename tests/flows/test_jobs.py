@@ -353,7 +353,11 @@ def test_a_user_who_has_a_hundred_jobs_waiting_is_told_to_wait(kind):
         jobs.enqueue(name, actor=busy)
     assert jobs.enqueue(name, actor=other) and jobs.enqueue(name)
     jobs.cancel(made[0].pk)
-    assert jobs.enqueue(name, actor=busy)
+    last = jobs.enqueue(name, actor=busy)
+    with pytest.raises(TooMany):
+        jobs.retry(made[0].pk)
+    jobs.cancel(last.pk)
+    jobs.retry(made[0].pk)
 
 
 def test_nobody_in_particular_starts_no_job_and_the_jobs_of_a_removed_user_go_too(remote):
