@@ -26,10 +26,8 @@ RIGHTS_FOR = 5.0
 """Seconds after which it is asked again what the job may."""
 
 
-def check(arguments: dict[str, Any], repo: Repo | None) -> dict[str, Any]:
+def check(arguments: dict[str, Any], repo: Repo) -> dict[str, Any]:
     """The text of a prefetch, every line of which the repository's format can read."""
-    if repo is None:
-        raise Malformed("a prefetch is for a repository; say which", rule="prefetch.repository")
     text = arguments.get("text")
     if not isinstance(text, str) or len(arguments) != 1:
         raise Malformed("a prefetch takes one argument, text: a lock file, or a list with one name a line", rule="job.arguments")

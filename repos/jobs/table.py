@@ -50,10 +50,11 @@ def enqueue(
     """A new job, for `actor` (None: the installation itself); or the one with this `key`, where it has not ended.
 
     Whether the actor may have it is the caller's to ask (`Kind.may_be_asked_by`). Where clients choose keys, the caller puts
-    before them whose they are. Raises Malformed for an unknown kind and for arguments that it does not take, TooMany where
-    the actor has OF_ONE already.
+    before them whose they are. Raises Malformed for an unknown kind and for a repository or arguments that it does not
+    take, TooMany where the actor has OF_ONE already.
     """
     chosen = find_kind(kind)
+    chosen.check_repository(repository)
     job = _new(chosen, chosen.check(arguments or {}, repository), actor, repository)
     job.key, job.not_before = key, not_before or job.not_before
     return _insert_or_find(job)
