@@ -6,7 +6,7 @@ import base64
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, ProgrammingError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -16,6 +16,7 @@ from repos import catalogue, publish
 from repos.api import history
 from repos.api.history import standing
 from repos.configuration import engine
+from repos.configuration.singles import History
 from repos.models import Asset, Repository
 from tests.flows.test_commit import put
 
@@ -259,3 +260,19 @@ def test_a_listing_reads_no_more_than_its_page(here, reader, at):
 def test_a_host_that_is_not_ours_is_told_as_a_problem(here):
     answer = Client().get("/api/v1/", headers={"host": "evil.example"})
     assert (answer.status_code, answer.json()["rule"]) == (400, "host")
+
+
+@pytest.mark.parametrize(("error", "status"), [(OperationalError, 503), (ProgrammingError, 500)])
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_what_the_database_says_is_for_the_log_alone(here, monkeypatch, caplog, method, error, status):
+    def fail(*_):
+        raise error('connection to server at "10.9.8.7" failed: FATAL: password authentication failed for user "entrepot"')
+
+    engine.apply({"users": [{"name": "root"}], "grants": [{"role": "administrator", "users": ["root"]}]})
+    root = Reader("root")
+    monkeypatch.setattr(History, "stored", fail)
+    headers = {"authorization": root.login, "host": "localhost"}
+    answer = root.client.generic(method, "/api/v1/configuration/", b'{"history": {}}', "application/json", headers=headers)
+    assert (answer.status_code, answer.headers.get("Retry-After")) == (status, "5" if status == 503 else None)
+    assert b"10.9.8.7" not in answer.content and b"migrate" not in answer.content
+    assert "10.9.8.7" in caplog.text
