@@ -26,7 +26,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from problems import Malformed, MediaRefused, MethodRefused, NotAcceptable, NotFound, PreconditionFailed, Problem, TooLarge
-from repos.api.permissions import ByHeader, caller_of
+from repos.api.permissions import ByHeader, caller_of, check_site
 from repos.caller import Caller, finish, problem_of, refusal
 from repos.configuration import documents
 from repos.configuration.fields import TextField, lines
@@ -85,6 +85,7 @@ class Resource(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         if request.method not in self.allowed_methods:
             self.http_method_not_allowed(request)
+        check_site(request)
         super().initial(request, *args, **kwargs)
         method = "GET" if request.method == "HEAD" else str(request.method)
         self.asked = _checked(request, self.queries.get(method, Query))
