@@ -68,6 +68,8 @@ class Resource(APIView):
     """By method, for the schema: the body, the answers by status, and a body as an example."""
     tagged: ClassVar[bool] = False
     """Whether answers have an ETag."""
+    untagged: ClassVar[str] = ""
+    """A key of answers that changes by itself, and the ETag not with it."""
     open: ClassVar[bool] = False
     """Whether GET answers somebody who is not signed in, if only with what everybody may see."""
     bounded: ClassVar[bool] = False
@@ -149,7 +151,7 @@ class Resource(APIView):
         kept = "private, no-cache" if tagged else "no-store"
         told = {"Cache-Control": kept, "Vary": "Authorization", **(headers or {})}
         if tagged:
-            told["ETag"] = self._tag(data)
+            told["ETag"] = self._tag(data, self.request.accepted_renderer)
             asked = self.request.headers.get("If-None-Match") if self.request.method in ("GET", "HEAD") else None
             if asked is not None and _names(asked.replace("W/", ""), {told["ETag"]}, exists=True):
                 return HttpResponse(status=304, headers=told)
@@ -192,13 +194,14 @@ class Resource(APIView):
         query = urlencode({**self.request.GET.dict(), **parameters})
         return f"{base_url(self.request._request)}{escape_uri_path(self.request.path)}?{query}"
 
-    def _tag(self, data: Any) -> str:
-        media_type = self.request.accepted_renderer.media_type
-        return _tag(data) if media_type == JSON else _tag(data, media_type)
+    def _tag(self, data: dict[str, Any], renderer: Any) -> str:
+        """The tag of the form that a renderer gives."""
+        form = "" if renderer.media_type == JSON else renderer.media_type
+        return _tag({key: value for key, value in data.items() if key != self.untagged}, form)
 
-    def _tags(self, data: Any) -> set[str]:
+    def _tags(self, data: dict[str, Any]) -> set[str]:
         """The tags of all forms that the resource answers in."""
-        return {_tag(data), *(_tag(data, renderer.media_type) for renderer in self.renderer_classes)}
+        return {self._tag(data, renderer) for renderer in self.renderer_classes}
 
 
 def moment(at: datetime | None) -> str | None:
@@ -216,7 +219,7 @@ class Nothing(Resource):
         raise NotFound("there is nothing at this address; /api/v1/ lists what there is, and addresses end with a slash")
 
 
-def _tag(data: Any, form: str = "") -> str:
+def _tag(data: Any, form: str) -> str:
     text = json.dumps(data, sort_keys=True, ensure_ascii=True)
     return f'"{hashlib.sha256(f"{form}{text}".encode()).hexdigest()}"'
 

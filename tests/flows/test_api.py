@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from urllib.parse import quote
@@ -378,6 +379,20 @@ def test_a_token_is_made_used_and_ended(world, api):
     assert api.delete(f"tokens/{token['id']}/").status == api.delete(f"tokens/{token['id']}/").status == 204
     assert world.request("GET", "/api/v1/me/", headers=bearer).status == 401
     assert api.read(f"tokens/{token['id']}/")["revoked_at"].endswith("Z")
+
+
+def test_a_token_in_use_can_be_ended_by_who_has_read_it(world, api):
+    token = json.loads(api.post("tokens/").body)
+    path = f"tokens/{token['id']}/"
+    etag = api.get(path).headers["ETag"]
+    assert world.request("GET", "/api/v1/me/", headers={"Authorization": f"Bearer {token['secret']}"}).status == 200
+    deadline = time.monotonic() + 60
+    while not api.read(path)["last_used_at"]:
+        assert time.monotonic() < deadline, "the use is written soon"
+        time.sleep(0.1)
+    assert api.delete(path, If_Match='"other"').status == 412
+    assert api.delete(path, If_Match=etag).status == 204
+    assert api.delete(path, If_Match=etag).status == 412, "it was ended meanwhile"
 
 
 @pytest.mark.parametrize(
