@@ -19,8 +19,10 @@ from urllib.parse import urlencode
 
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http.request import MediaType
 from django.utils.encoding import escape_uri_path
 from rest_framework import exceptions, serializers
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -54,11 +56,19 @@ class Page(Query):
     limit = serializers.IntegerField(required=False, default=100, min_value=1, max_value=LARGEST_PAGE)
 
 
+class ByAccept(DefaultContentNegotiation):
+    """A form that Accept gives no weight is not acceptable (RFC 9110 section 12.4.2)."""
+
+    def get_accept_list(self, request: Request) -> list[str]:
+        return [form for form in super().get_accept_list(request) if MediaType(form).quality]
+
+
 class Resource(APIView):
     """One address of the API. `self.caller` is who asks, `self.asked` the query, checked."""
 
     authentication_classes = (ByHeader,)
     renderer_classes: Any = (JSONRenderer,)
+    content_negotiation_class: Any = ByAccept
     http_method_names = ["get", "head", "put", "post", "delete"]
     queries: ClassVar[Mapping[str, type[Query]]] = {}
     """By method; a method that has none takes no parameters."""

@@ -294,6 +294,9 @@ def test_everything_that_is_refused_is_told_as_a_problem(world, api):
         (api.ask("OPTIONS", "history/"), 405),
         (api.ask("TRACE", "history/"), 405),
         (api.get("history/", Accept="text/html"), 406),
+        (api.get("history/", Accept="application/json;q=0"), 406),
+        (api.get("history/", Accept="text/html, */*; q=0.000"), 406),
+        (api.get("schema/", Accept="text/html"), 406),
         (api.put("history/", b"{}", Content_Type="text/plain"), 415),
         (world.request("PUT", "/api/v1/history/", b"{}", user=ADMIN), 415),
         (api.put("history/", b"", **put), 400),
@@ -319,6 +322,17 @@ def test_everything_that_is_refused_is_told_as_a_problem(world, api):
     ):
         assert answer.status == status, answer
         problem(answer)
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/*;q=0.1", "text/html, application/json; charset=utf-8; q=0.5"])
+def test_what_accept_names_with_any_weight_is_acceptable(api, accept):
+    assert api.get("history/", Accept=accept).status == 200
+
+
+@pytest.mark.parametrize("form", ["application/json", "application/yaml", "application/vnd.oai.openapi"])
+def test_the_schema_has_the_form_that_was_asked_for(api, form):
+    assert api.get("schema/", Accept=form).headers["Content-Type"].startswith(form)
+    assert api.get("schema/?format=json", Accept=form).headers["Content-Type"].startswith("application/json")
 
 
 def test_a_method_that_is_not_taken_is_told_with_those_that_are(api):
