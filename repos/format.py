@@ -171,9 +171,13 @@ class Format:
         return None
 
 
+LINE_END = "\n"
+"""The one thing that ends a line of a list, for who reads lines and who counts them; a carriage return before it is space."""
+
+
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
     """The lines of a list with their numbers, without what follows a `#` and without empty ones."""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split(LINE_END), 1):
         if line := line.partition("#")[0].strip():
             yield number, line
 

@@ -15,7 +15,7 @@ from repos.ahead import is_everywhere, several
 from repos.call import Query
 from repos.catalogue import Repo
 from repos.fill import Fill
-from repos.format import Wanted
+from repos.format import LINE_END, Wanted
 from repos.jobs.runner import Failed
 from repos.rows import Found
 
@@ -26,16 +26,14 @@ RIGHTS_FOR = 5.0
 """Seconds after which it is asked again what the job may."""
 
 
-def check(arguments: dict[str, Any], repo: Repo | None) -> dict[str, Any]:
+def check(arguments: dict[str, Any], repo: Repo) -> dict[str, Any]:
     """The text of a prefetch, every line of which the repository's format can read."""
-    if repo is None:
-        raise Malformed("a prefetch is for a repository; say which", rule="prefetch.repository")
     text = arguments.get("text")
     if not isinstance(text, str) or len(arguments) != 1:
         raise Malformed("a prefetch takes one argument, text: a lock file, or a list with one name a line", rule="job.arguments")
     if len(text) > LARGEST:
         raise TooLarge(f"the text has more than {LARGEST} characters; ask in parts", rule="prefetch.size")
-    if text.count("\n") > MOST_LINES:
+    if text.count(LINE_END) > MOST_LINES:
         raise TooLarge(f"the text has more than {MOST_LINES} lines; ask in parts", rule="prefetch.size")
     if "\0" in text:
         raise Malformed("the text holds a NUL", rule="prefetch.line")

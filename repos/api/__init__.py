@@ -5,6 +5,8 @@ permissions.py   who may ask
 sections.py      the sections of the configuration, one item at a time, and the configuration as a whole
 history.py       a repository's assets and changes
 tokens.py  me.py     one's own
+jobs.py          jobs: asked for, followed, cancelled, retried
+shapes.py        what answers look like, for the schema
 schema.py        OpenAPI
 urls.py          every address
 

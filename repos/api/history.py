@@ -7,7 +7,8 @@ reader that lists the assets once, and from then on the changes after the `head`
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from itertools import chain, groupby, islice
 from typing import Any
 
@@ -20,7 +21,7 @@ from rest_framework.request import Request
 from problems import Malformed, absent
 from repos import paths
 from repos.api.permissions import EachItem, hidden
-from repos.api.resource import LARGEST_PAGE, Page, Query, Resource, moment
+from repos.api.resource import LARGEST_PAGE, Page, Query, Resource, cursor, moment
 from repos.api.sections import SHELVES
 from repos.api.shapes import WHEREABOUTS, AssetShape, ChangeShape, page_of
 from repos.caller import READ
@@ -31,6 +32,11 @@ from repos.models import Asset, Change, Repository
 LAST = "\U0010ffff"
 """Sorts behind whatever a name goes on with."""
 LARGEST_NUMBER = 2**63 - 1
+MOST_PATHS = 5000
+MOST_CHANGES = 100
+"""How many paths and changes a page looks at, however few of them the caller may read."""
+SMALLEST_CHUNK = 100
+"""Rows that are read at a time, however short the page."""
 
 
 ASSETS = page_of(AssetShape, **WHEREABOUTS)
@@ -87,7 +93,10 @@ class OfRepository(Resource):
 
 
 class Assets(OfRepository):
-    """What stands in a repository; in a virtual one what its members have for the caller."""
+    """What stands in a repository; in a virtual one what its members have for the caller.
+
+    To who may read some paths alone a page may be short, or empty, before the last.
+    """
 
     queries = {"GET": AssetPage}
     gives = {"GET": {200: ASSETS}}
@@ -101,9 +110,9 @@ class Assets(OfRepository):
         with transaction.atomic():  # in which a cursor of PostgreSQL lives
             begin = after[0] if after else ""
             streams = [self._held(repo, member, at, begin) for member in repo.answering]
-            merged = heapq.merge(*streams, key=_place)
-            first = (next(same) for _, same in groupby(self._readable(repo, merged), key=_place))
-            return self.page(first, lambda found: _asset(*found), lambda found: [_place(found)], **_whereabouts(row))
+            here, last = self._chosen(repo, heapq.merge(*streams, key=_place))
+        behind = None if last is None else {"cursor": cursor([last])}
+        return self.listed([_asset(*found) for found in here], behind, **_whereabouts(row))
 
     def _number(self, repo: Repo, row: Repository) -> int | None:
         """The change as of which is asked; None: now."""
@@ -131,18 +140,34 @@ class Assets(OfRepository):
             locals_ = [member.id for member in asked.answering if member.is_local]
             owners = Asset.objects.filter(repository_id__in=locals_, package=OuterRef("package"))
             rows = rows.filter(Q(package="") | ~Exists(owners))
-        for asset in rows.iterator(chunk_size=self.asked["limit"] + 1):
+        for asset in rows.iterator(chunk_size=max(self.asked["limit"], SMALLEST_CHUNK) + 1):
             yield repo, asset
 
-    def _readable(self, asked: Repo, found: Iterable[tuple[Repo, Asset]]) -> Iterator[tuple[Repo, Asset]]:
+    def _chosen(self, asked: Repo, found: Iterable[tuple[Repo, Asset]]) -> tuple[list[tuple[Repo, Asset]], str | None]:
+        """What the page holds, and the path behind which there may be more for the caller; None: there is none."""
+        here: list[tuple[Repo, Asset]] = []
+        readable, last, places = self._reader(asked), "", groupby(found, key=_place)
+        for place, same in islice(places, MOST_PATHS):
+            if first := next(filter(readable, same), None):
+                if len(here) == self.asked["limit"]:
+                    return here, _place(here[-1])
+                here.append(first)
+            last = place
+        return here, last if next(places, None) else None
+
+    def _reader(self, asked: Repo) -> Callable[[tuple[Repo, Asset]], bool]:
+        """Whether the caller may read what was found in a repository when they asked for another; each package is asked once."""
         known: dict[tuple[int, str], bool] = {}
-        for repo, asset in found:
+
+        def readable(found: tuple[Repo, Asset]) -> bool:
+            repo, asset = found
             place = (repo.id, asset.package)
             if place not in known:
                 private = repo.is_remote and (asked.private.match(asset.package) or repo.private.match(asset.package))
                 known[place] = not private and self.may_read(asked, asset.package) and self.may_read(repo, asset.package)
-            if known[place]:
-                yield repo, asset
+            return known[place]
+
+        return readable
 
 
 class PathHistory(OfRepository):
@@ -171,7 +196,10 @@ class PathHistory(OfRepository):
 
 
 class Changes(OfRepository):
-    """A repository's changes. Who may read some packages alone sees those that touched one of them."""
+    """A repository's changes. Who may read some packages alone sees those that touched one of them.
+
+    To them a page may be short, or empty, before the last.
+    """
 
     queries = {"GET": ChangePage}
     gives = {"GET": {200: page_of(ChangeShape, **WHEREABOUTS)}}
@@ -189,25 +217,28 @@ class Changes(OfRepository):
         chosen = Change.objects.filter(repository_id=repo.id, number__gt=after)
         if before is not None:
             chosen = chosen.filter(number__lt=before)
-        found = list(chosen.order_by(self.asked["order"])[: self.asked["limit"] + 1])
-        here = found[: self.asked["limit"]]
-        seen = self._seen(repo, here)
-        following = None
+        everything = self.caller.rights.allows_everywhere(READ, repo.key)
+        limit = self.asked["limit"] if everything else min(self.asked["limit"], MOST_CHANGES)
+        found = list(chosen.order_by(self.asked["order"])[: limit + 1])
+        here = found[:limit]
+        seen = here if everything else self._seen(repo, here)
+        behind = None
         if len(found) > len(here):
-            last = here[-1].number
-            following = self.link({"after": last} if self.asked["order"] == "number" else {"before": last})
-        items = [self.shown(repo, change) for change in here if seen is None or change.number in seen]
-        headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-        return self.answer({"items": items, "next": following, **_whereabouts(row)}, headers=headers)
+            behind = {"after" if self.asked["order"] == "number" else "before": here[-1].number}
+        return self.listed([self.shown(repo, change) for change in seen], behind, **_whereabouts(row))
 
-    def _seen(self, repo: Repo, changes: list[Change]) -> set[int] | None:
-        """The numbers of the changes that touched what the caller may read; None: they may read all."""
-        if self.caller.rights.allows_everywhere(READ, repo.key):
-            return None
+    def _seen(self, repo: Repo, changes: list[Change]) -> list[Change]:
+        """Those of the changes that touched what the caller may read."""
         numbers = [change.number for change in changes]
         touched = Asset.objects.filter(Q(since__in=numbers) | Q(until__in=numbers), repository_id=repo.id)
-        readable = [row for row in touched.values_list("package", "since", "until").distinct() if self.may_read(repo, row[0])]
-        return {number for _, since, until in readable for number in (since, until) if number is not None}
+        readable = cache(partial(self.may_read, repo))
+        seen = {
+            number
+            for package, *span in touched.values_list("package", "since", "until").iterator()
+            if readable(package)
+            for number in span
+        }
+        return [change for change in changes if change.number in seen]
 
 
 class OneChange(OfRepository):

@@ -12,7 +12,6 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from accounts.actors import Actor
-from accounts.permissions import REPOSITORY_PERMISSIONS
 from problems import Conflict, Forbidden, Malformed
 from repos import jobs
 from repos.api.permissions import SignedIn, hidden
@@ -62,6 +61,7 @@ class Jobs(OfJobs):
     takes = {"POST": NewJob}
     gives = {"GET": {200: page_of(JobLineShape)}, "POST": {202: JobShape}}
     examples = {"POST": {"kind": "gc"}}
+    bounded = True
 
     def get(self, request: Request) -> HttpResponse:
         after = self.after(int)
@@ -80,6 +80,7 @@ class Jobs(OfJobs):
         if key and (repo is None or not self.caller.rights.allows(READ, key)):
             raise Malformed(f"there is no repository {key}, or not for you to read", rule="job.repository")
         kind = jobs.find_kind(asked["kind"])
+        kind.check_repository(repo)
         if not kind.may_be_asked_by(self.caller.rights, key):
             raise Forbidden(f"{self.caller.actor.name} may not ask for {kind.name} here; {_needed(kind)}", rule="job.permission")
         job = jobs.enqueue(
@@ -91,8 +92,7 @@ class Jobs(OfJobs):
 def _needed(kind: jobs.Kind) -> str:
     if not kind.permission:
         return "the server itself asks for such jobs"
-    where = " and a repository on which you have it" if kind.permission in REPOSITORY_PERMISSIONS else ""
-    return f"it needs {kind.permission}{where}"
+    return f"it needs {kind.permission}" + (" on its repository" if kind.of_repositories else "")
 
 
 def _key(actor: Actor, asked: dict[str, Any]) -> str:
@@ -141,6 +141,7 @@ class RetryJob(OfJobs):
     """Queued once more, with its arguments and for whom it was."""
 
     gives = {"POST": {202: JobShape}}
+    bounded = True
 
     def post(self, request: Request, number: int) -> HttpResponse:
         job = self.found(number)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.permissions import BasePermission
+from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from accounts.actors import Actor
 from problems import Forbidden, Problem, Unauthenticated, absent
 from repos.caller import Caller, recognise
+from repos.serve import base_url
 
 
 class ByHeader(BaseAuthentication):
@@ -19,6 +21,21 @@ class ByHeader(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Actor, Caller]:
         caller = recognise(request._request)
         return caller.actor, caller
+
+
+def check_site(request: Request) -> None:
+    """No page of another site may have a browser write here with the credentials that it remembers. Raises Forbidden.
+
+    Sec-Fetch-Site says where a request comes from; a browser that is old, or that asks without TLS, says it by Origin.
+    """
+    if request.method in SAFE_METHODS:
+        return
+    site, origin = (request.headers.get(name) for name in ("Sec-Fetch-Site", "Origin"))
+    if site is None and origin is not None:
+        ours = (urlsplit(base_url(request._request)).netloc, request.headers.get("Host"))
+        site = "same-origin" if origin.partition("://")[2] in ours else "cross-site"
+    if site not in (None, "none", "same-origin"):
+        raise Forbidden("a page of another site may not write here; ask from a program, or a page of this server", rule="site")
 
 
 def caller_of(request: Request) -> Caller:

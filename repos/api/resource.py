@@ -8,8 +8,6 @@ problems   RFC 9457, for everything that is refused or fails
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import re
@@ -21,16 +19,20 @@ from urllib.parse import urlencode
 
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http.request import MediaType
+from django.utils.encoding import escape_uri_path
 from rest_framework import exceptions, serializers
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from problems import Malformed, MediaRefused, MethodRefused, NotAcceptable, NotFound, PreconditionFailed, Problem, TooLarge
-from repos.api.permissions import ByHeader, caller_of
+from repos.api.permissions import ByHeader, caller_of, check_site
 from repos.caller import Caller, finish, problem_of, refusal
 from repos.configuration import documents
 from repos.configuration.fields import TextField, lines
+from repos.secrets import seal, unseal
 from repos.serve import base_url
 from repos.uploads import body_stream
 
@@ -54,11 +56,19 @@ class Page(Query):
     limit = serializers.IntegerField(required=False, default=100, min_value=1, max_value=LARGEST_PAGE)
 
 
+class ByAccept(DefaultContentNegotiation):
+    """A form that Accept gives no weight is not acceptable (RFC 9110 section 12.4.2)."""
+
+    def get_accept_list(self, request: Request) -> list[str]:
+        return [form for form in super().get_accept_list(request) if MediaType(form).quality]
+
+
 class Resource(APIView):
     """One address of the API. `self.caller` is who asks, `self.asked` the query, checked."""
 
     authentication_classes = (ByHeader,)
     renderer_classes: Any = (JSONRenderer,)
+    content_negotiation_class: Any = ByAccept
     http_method_names = ["get", "head", "put", "post", "delete"]
     queries: ClassVar[Mapping[str, type[Query]]] = {}
     """By method; a method that has none takes no parameters."""
@@ -68,8 +78,12 @@ class Resource(APIView):
     """By method, for the schema: the body, the answers by status, and a body as an example."""
     tagged: ClassVar[bool] = False
     """Whether answers have an ETag."""
+    untagged: ClassVar[str] = ""
+    """A key of answers that changes by itself, and the ETag not with it."""
     open: ClassVar[bool] = False
     """Whether GET answers somebody who is not signed in, if only with what everybody may see."""
+    bounded: ClassVar[bool] = False
+    """Whether POST is refused while enough is under way."""
     body_types: ClassVar[tuple[str, ...]] = (JSON,)
     asked: dict[str, Any]
 
@@ -83,13 +97,14 @@ class Resource(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         if request.method not in self.allowed_methods:
             self.http_method_not_allowed(request)
+        check_site(request)
         super().initial(request, *args, **kwargs)
         method = "GET" if request.method == "HEAD" else str(request.method)
         self.asked = _checked(request, self.queries.get(method, Query))
 
     def handle_exception(self, exc: Exception) -> Any:
         problem = problem_of(self.request._request, _ours(exc))
-        return refusal(problem, PROBLEM, _details(problem, self.request.path))
+        return refusal(problem, PROBLEM, _details(problem, escape_uri_path(self.request.path)))
 
     # requests
 
@@ -146,7 +161,7 @@ class Resource(APIView):
         kept = "private, no-cache" if tagged else "no-store"
         told = {"Cache-Control": kept, "Vary": "Authorization", **(headers or {})}
         if tagged:
-            told["ETag"] = self._tag(data)
+            told["ETag"] = self._tag(data, self.request.accepted_renderer)
             asked = self.request.headers.get("If-None-Match") if self.request.method in ("GET", "HEAD") else None
             if asked is not None and _names(asked.replace("W/", ""), {told["ETag"]}, exists=True):
                 return HttpResponse(status=304, headers=told)
@@ -162,9 +177,14 @@ class Resource(APIView):
         """As many of `rows` as were asked for. `place` is what rows are ordered by: the next page begins behind the last's."""
         found = list(islice(rows, self.asked["limit"] + 1))
         here = found[: self.asked["limit"]]
-        following = self.link({"cursor": _cursor(place(here[-1]))}) if len(found) > len(here) else None
+        behind = {"cursor": cursor(place(here[-1]))} if len(found) > len(here) else None
+        return self.listed([show(row) for row in here], behind, **beside)
+
+    def listed(self, items: list[dict[str, Any]], behind: dict[str, Any] | None, **beside: Any) -> HttpResponse:
+        """A page. The next has this request's address with the parameters `behind`; None: this is the last."""
+        following = None if behind is None else self.link(behind)
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-        return self.answer({"items": [show(row) for row in here], "next": following, **beside}, headers=headers)
+        return self.answer({"items": items, "next": following, **beside}, headers=headers)
 
     def after(self, *kinds: type) -> list[Any] | None:
         """The place behind which the page begins; None: the beginning. Raises Malformed for what is no cursor of ours."""
@@ -172,25 +192,26 @@ class Resource(APIView):
         if text is None:
             return None
         try:
-            place = json.loads(base64.urlsafe_b64decode(text.encode("ascii") + b"=="))
-        except (ValueError, binascii.Error, RecursionError):
+            place = json.loads(unseal(text))
+        except Problem:
             place = None
-        if not isinstance(place, list) or [type(value) for value in place] != list(kinds) or not all(map(_usable, place)):
+        if not isinstance(place, list) or [type(value) for value in place] != list(kinds):
             raise Malformed("the cursor is none of this list's; begin without one", rule="cursor")
         return place
 
     def link(self, parameters: dict[str, Any]) -> str:
         """This request's address with other parameters."""
         query = urlencode({**self.request.GET.dict(), **parameters})
-        return f"{base_url(self.request._request)}{self.request.path}?{query}"
+        return f"{base_url(self.request._request)}{escape_uri_path(self.request.path)}?{query}"
 
-    def _tag(self, data: Any) -> str:
-        media_type = self.request.accepted_renderer.media_type
-        return _tag(data) if media_type == JSON else _tag(data, media_type)
+    def _tag(self, data: dict[str, Any], renderer: Any) -> str:
+        """The tag of the form that a renderer gives."""
+        form = "" if renderer.media_type == JSON else renderer.media_type
+        return _tag({key: value for key, value in data.items() if key != self.untagged}, form)
 
-    def _tags(self, data: Any) -> set[str]:
+    def _tags(self, data: dict[str, Any]) -> set[str]:
         """The tags of all forms that the resource answers in."""
-        return {_tag(data), *(_tag(data, renderer.media_type) for renderer in self.renderer_classes)}
+        return {self._tag(data, renderer) for renderer in self.renderer_classes}
 
 
 def moment(at: datetime | None) -> str | None:
@@ -208,13 +229,14 @@ class Nothing(Resource):
         raise NotFound("there is nothing at this address; /api/v1/ lists what there is, and addresses end with a slash")
 
 
-def _tag(data: Any, form: str = "") -> str:
+def _tag(data: Any, form: str) -> str:
     text = json.dumps(data, sort_keys=True, ensure_ascii=True)
     return f'"{hashlib.sha256(f"{form}{text}".encode()).hexdigest()}"'
 
 
-def _cursor(place: list[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+def cursor(place: list[Any]) -> str:
+    """A place in a list, sealed: it may be that of something which the caller may not see."""
+    return seal(json.dumps(place, ensure_ascii=False))
 
 
 def _names(header: str, tags: set[str], *, exists: bool) -> bool:

@@ -17,11 +17,10 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer, OpenApiYamlRenderer2
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
-from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request
 
 from repos.api.permissions import Anybody
-from repos.api.resource import PROBLEM, Query, Resource
+from repos.api.resource import JSON, PROBLEM, YAML, ByAccept, Query, Resource
 from repos.api.shapes import ProblemShape, Shape
 from repos.configuration.fields import Item
 
@@ -38,7 +37,6 @@ BEFORE = {414: "The address is longer than the server takes.", 431: "A header is
 """What the server answers before the API sees the request."""
 WITH_BODY = {
     409: "Something stands against it.",
-    429: "Enough of it is under way already.",
     413: "The body is too large.",
     415: "Not in a form that is taken here.",
 }
@@ -85,6 +83,8 @@ class Described(AutoSchema):
         refused = dict(REFUSED)
         if self.method not in ("GET", "HEAD"):
             refused |= WITH_BODY if self.method in self.resource.takes else {409: WITH_BODY[409]}
+        if self.method == "POST" and self.resource.bounded:
+            refused[429] = "Enough of it is under way already."
         if self.method in ("PUT", "DELETE"):
             refused[412] = "It is not as If-Match or If-None-Match wants it."
         bad = {(status, PROBLEM): OpenApiResponse(ProblemShape, why) for status, why in sorted(refused.items())}
@@ -145,13 +145,13 @@ class SchemaQuery(Query):
     format = serializers.ChoiceField(choices=["json", "yaml"], required=False, help_text="instead of Accept")
 
 
-class ByParameter(DefaultContentNegotiation):
+class ByParameter(ByAccept):
     """`format` before Accept."""
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
-        wanted = request.GET.get("format")
+        wanted = {"json": JSON, "yaml": YAML}.get(request.GET.get("format", ""))
         for renderer in renderers:
-            if wanted == {"application/json": "json", "application/yaml": "yaml"}.get(renderer.media_type):
+            if renderer.media_type == wanted:
                 return renderer, renderer.media_type
         return super().select_renderer(request, renderers, format_suffix)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import yaml
 from django.http import HttpResponse
+from django.utils.encoding import escape_uri_path
 from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -70,7 +72,13 @@ class Shelf:
 
     def found(self, name: str) -> tuple[str, Document] | None:
         """The stored item at a name, with its identity."""
-        return next(((key, item) for key, item in self.section.stored().items() if self.name(key) == name), None)
+        if "\0" in name:  # which PostgreSQL takes in no text
+            return None
+        return next(iter(self.section.stored(name).items()), None)
+
+    def items(self, caller: Caller) -> dict[str, Document]:
+        """The stored items that the caller may see."""
+        return {key: item for key, item in self.section.stored().items() if self.sees(caller, key)}
 
     def chosen(self, items: dict[str, Document], asked: dict[str, Any]) -> dict[str, Document]:
         """The items that a list's parameters ask for."""
@@ -174,6 +182,9 @@ class Users(Shelf):
         own = not caller.actor.anonymous and identity == caller.actor.name
         return own or self.edits(caller, identity)
 
+    def items(self, caller: Caller) -> dict[str, Document]:
+        return super().items(caller) if self.edits(caller, "") else self.section.stored(caller.actor.name)
+
     def shown(self, caller: Caller, identity: str, item: Document, server: str) -> dict[str, Any]:
         return {key: value for key, value in shown(item).items() if key != "password"}
 
@@ -184,9 +195,8 @@ class Grants(Shelf):
     read_only = ("id",)
     page = Page
 
-    def lists(self, caller: Caller) -> bool:
-        """Whether there may be items for the caller to see."""
-        return self.edits(caller, "")
+    def found(self, name: str) -> tuple[str, Document] | None:
+        return next(((key, item) for key, item in self.section.stored().items() if self.name(key) == name), None)
 
     def name(self, identity: str) -> str:
         return hashlib.sha256(identity.encode()).hexdigest()[:24]
@@ -224,15 +234,19 @@ class OfSection(Resource):
         new: list[bool] = []
 
         def guard(steps: list[Step]) -> None:
-            stored = self.section.stored().get(identity)
+            stored = self.section.stored(identity).get(identity)
             self.require(None if stored is None else self.shown(identity, stored))
             self.shelf.check(self.caller, steps)
             new.append(stored is None)
 
         self.write(document, guard)
-        headers = {"Location": self.request.path} if new[-1] else {}
+        headers = {"Location": self._address(name)} if new[-1] else {}
         told = self.shown(identity, wanted[identity])
         return self.answer(told, 201 if new[-1] else 200, headers)
+
+    def _address(self, name: str) -> str:
+        """This request's address, which ends with an item's name: a slash of the name is no slash of the address."""
+        return f"{escape_uri_path(self.request.path.removesuffix(f'{name}/'))}{quote(name, safe='')}/"
 
     @property
     def section(self) -> Section:
@@ -253,12 +267,8 @@ class Collection(OfSection):
         if not self.shelf.lists(self.caller):
             raise refused(self.caller, self.section.permission)
         after = self.after(str)
-        items = self.shelf.chosen(self.section.stored(), self.asked)
-        rows = (
-            (self.shelf.name(identity), identity, item)
-            for identity, item in items.items()
-            if self.shelf.sees(self.caller, identity)
-        )
+        items = self.shelf.chosen(self.shelf.items(self.caller), self.asked)
+        rows = ((self.shelf.name(identity), identity, item) for identity, item in items.items())
         behind = sorted((row for row in rows if after is None or row[0] > after[0]), key=lambda row: row[0])
         return self.page(behind, lambda row: self.shown(row[1], row[2]), lambda row: [row[0]])
 
@@ -279,8 +289,8 @@ class Element(OfSection):
 
     def get(self, request: Request, name: str) -> HttpResponse:
         """One item, in the form in which it may be put."""
-        found = self.shelf.found(name)
-        if found is None or not self.shelf.sees(self.caller, found[0]):
+        found = self.shelf.found(name) if self.shelf.sees(self.caller, name) else None
+        if found is None:
             raise hidden(self.caller, name)
         return self.answer(self.shown(*found))
 
@@ -299,7 +309,7 @@ class Element(OfSection):
         identity = found[0]
 
         def guard(steps: list[Step]) -> None:
-            stored = self.section.stored().get(identity)
+            stored = self.section.stored(identity).get(identity)
             self.require(None if stored is None else self.shown(identity, stored))
             self.shelf.check(self.caller, steps)
 

@@ -125,7 +125,7 @@ def page_of(item: type[serializers.Serializer], **beside: serializers.Field) -> 
     """A page of such items."""
     fields = {
         "items": item(many=True),
-        "next": serializers.CharField(allow_null=True, help_text="the next page, if there is one"),
+        "next": serializers.CharField(allow_null=True, help_text="the next page, if there is one, whatever this one holds"),
     }
     return type(f"{item.__name__.removesuffix('Shape')}PageShape", (Shape,), {**fields, **beside})
 

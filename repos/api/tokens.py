@@ -106,6 +106,7 @@ class Tokens(OfTokens):
 class OneToken(OfTokens):
     gives = {"GET": {200: TokenShape}, "DELETE": {204: None}}
     tagged = True
+    untagged = "last_used_at"
 
     def get(self, request: Request, number: int) -> HttpResponse:
         """A token, without its secret, which nobody can read again."""

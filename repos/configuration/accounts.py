@@ -6,6 +6,8 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 from django.contrib.auth.models import Group
@@ -18,10 +20,13 @@ from accounts.models import ExternalName, Role, User
 from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, BUILTIN_ROLES
 from problems import Malformed
 from repos.configuration.fields import ONE_LINE, FlagField, Item, Secret, SecretField, SetField, TextField, names, patterns
-from repos.configuration.section import Document, Section, without_defaults
+from repos.configuration.section import Document, Section, named, without_defaults
 
 SEED_PERMISSIONS = {"data:read": ("artifact:read",), "data:write": ("artifact:write", "artifact:overwrite")}
 """Words that are taken too, and what they stand for."""
+MOST_GRANTS = 10_000
+"""How many grants an item may stand for: subjects times repositories times paths."""
+Names = tuple[str, ...]
 NAME = RegexValidator(r"\A[\w.@+-]+\Z", "a name has letters, digits and . @ + - _")
 
 
@@ -41,10 +46,10 @@ class Roles(Section):
     permission = "user:manage"
     item = RoleItem
 
-    def stored(self) -> dict[str, Document]:
+    def stored(self, identity: str | None = None) -> dict[str, Document]:
         return {
             role.name: without_defaults({"name": role.name, "permissions": sorted(role.permissions)})
-            for role in Role.objects.all()
+            for role in named(Role.objects, name=identity)
         }
 
     def built_in(self) -> frozenset[str]:
@@ -74,8 +79,8 @@ class Groups(Section):
     permission = "user:manage"
     item = GroupItem
 
-    def stored(self) -> dict[str, Document]:
-        groups = Group.objects.prefetch_related("external_names")
+    def stored(self, identity: str | None = None) -> dict[str, Document]:
+        groups = named(Group.objects, name=identity).prefetch_related("external_names")
         return {
             group.name: without_defaults({"name": group.name, "external": sorted(row.name for row in group.external_names.all())})
             for group in groups
@@ -119,8 +124,8 @@ class Users(Section):
     permission = "user:manage"
     item = UserItem
 
-    def stored(self) -> dict[str, Document]:
-        users = User.objects.prefetch_related("groups")
+    def stored(self, identity: str | None = None) -> dict[str, Document]:
+        users = named(User.objects, username=identity).prefetch_related("groups")
         return {
             user.username: without_defaults(
                 {
@@ -237,6 +242,12 @@ class Grants(Section):
             *((kind, "") for kind in (Kind.AUTHENTICATED, Kind.ANONYMOUS) if item.get(kind)),
         ]
         repositories, paths = item.get("repositories", [""]), item.get("paths", [""])
+        if (stored := len(subjects) * len(repositories) * len(paths)) > MOST_GRANTS:
+            raise Malformed(
+                f"grants: an item of {item['role']} stands for {stored} grants and {MOST_GRANTS} are the most; name a group,"
+                " or patterns, or write several items",
+                rule="grants.many",
+            )
         entries = {
             grants.checked(Entry(item["role"], kind, name, repository, path))
             for kind, name in subjects
@@ -245,8 +256,9 @@ class Grants(Section):
         }
         return [{"entry": entry} for entry in sorted(entries)]
 
-    def stored(self) -> dict[str, Document]:
-        return {describe_entry(entry): {"entry": entry} for entry in grants.entries()}
+    def stored(self, identity: str | None = None) -> dict[str, Document]:
+        found = {describe_entry(entry): {"entry": entry} for entry in grants.entries()}
+        return found if identity is None else {key: item for key, item in found.items() if key == identity}
 
     def write(self, item: Document, before: Document | None, actor: str) -> None:
         grants.add(item["entry"])
@@ -262,22 +274,38 @@ class Grants(Section):
         repositories: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = defaultdict(list)
         for (role, kind, name, repository), found in sorted(paths.items()):
             repositories[role, kind, name, tuple(sorted(found))].append(repository)
-        items: dict[tuple[str, tuple[str, ...], tuple[str, ...]], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        items: dict[tuple[str, Names, Names], list[tuple[str, str]]] = defaultdict(list)
         for (role, kind, name, found_paths), keys in sorted(repositories.items()):
             for where in [[""]] * ("" in keys) + [[key for key in keys if key]]:
                 if where:
-                    items[role, tuple(where), found_paths][kind].append(name)
-        return [_grant_document(*where, subjects) for where, subjects in sorted(items.items())]
+                    items[role, tuple(where), found_paths].append((kind, name))
+        return [
+            _grant_document(role, *part)
+            for (role, where, found_paths), subjects in sorted(items.items())
+            for part in _parts(tuple(subjects), where, found_paths)
+        ]
 
 
-def _grant_document(role: str, repositories: tuple[str, ...], paths: tuple[str, ...], subjects: dict[str, list[str]]) -> Document:
+def _parts(*lists: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """All combinations of what is in the lists, as lists of which none stand for more than MOST_GRANTS."""
+    if prod(map(len, lists)) <= MOST_GRANTS:
+        yield lists
+        return
+    longest = max(range(len(lists)), key=lambda n: len(lists[n]))
+    half = len(lists[longest]) // 2
+    for part in (lists[longest][:half], lists[longest][half:]):
+        yield from _parts(*lists[:longest], part, *lists[longest + 1 :])
+
+
+def _grant_document(role: str, subjects: tuple[tuple[str, str], ...], repositories: Names, paths: Names) -> Document:
+    kinds = {kind for kind, _ in subjects}
     return without_defaults(
         {
             "role": role,
-            "users": subjects.get(Kind.USER, []),
-            "groups": subjects.get(Kind.GROUP, []),
-            "authenticated": Kind.AUTHENTICATED in subjects,
-            "anonymous": Kind.ANONYMOUS in subjects,
+            "users": [name for kind, name in subjects if kind == Kind.USER],
+            "groups": [name for kind, name in subjects if kind == Kind.GROUP],
+            "authenticated": Kind.AUTHENTICATED in kinds,
+            "anonymous": Kind.ANONYMOUS in kinds,
             "repositories": [key for key in repositories if key],
             "paths": [] if paths == ("**",) else list(paths),
         }
@@ -286,7 +314,7 @@ def _grant_document(role: str, repositories: tuple[str, ...], paths: tuple[str, 
 
 def grant_document(entry: Entry) -> Document:
     """A stored grant as an item that stands for it alone."""
-    return _grant_document(entry.role, (entry.repository,), (entry.path or "**",), {entry.kind: [entry.name]})
+    return _grant_document(entry.role, ((entry.kind, entry.name),), (entry.repository,), (entry.path or "**",))
 
 
 def describe_entry(entry: Entry) -> str:

@@ -161,8 +161,10 @@ def _join(whole: dict[str, Any], document: dict[str, Any], name: str) -> None:
         if isinstance(before, list) and isinstance(value, list):
             before.extend(value)
         elif isinstance(before, dict) and isinstance(value, dict):
-            if both := sorted(before.keys() & value.keys()):
-                raise Malformed(f"{name}: {section}.{both[0]} is said in another file too", rule="configuration.twice")
+            if both := before.keys() & value.keys():
+                raise Malformed(
+                    f"{name}: {section}.{min(map(str, both))} is said in another file too", rule="configuration.twice"
+                )
             before.update(value)
         else:
             raise Malformed(f"{name}: {section} is neither a list nor keys with values", rule="configuration.file")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import OperationalError, ProgrammingError, transaction
+from django.db import transaction
 
 from accounts import epoch
-from problems import Conflict, Malformed, Unavailable
+from problems import Conflict, Malformed
 from repos.configuration import documents
 from repos.configuration.accounts import Grants, Groups, Roles, Users, somebody_manages_users
 from repos.configuration.fields import unknown
@@ -76,7 +75,7 @@ def remove(section: Section, identity: str, *, actor: str = "apply", guard: Guar
     """Remove one item; where there is none, nothing. Raises as `apply` does."""
 
     def plan(secrets: bool) -> list[Step]:
-        before = section.stored().get(identity)
+        before = section.stored(identity).get(identity)
         return [] if before is None else [Step(section, identity, before, None)]
 
     return [str(step) for step in _carry_out(plan, actor=actor, guard=guard)]
@@ -90,16 +89,15 @@ def diff(
     guard: Guard | None = None,
 ) -> list[str]:
     """What `apply` would change, a line each; values of secrets aside."""
-    with _database():
-        steps = _plan(document, prune=prune, secrets=False, variables=variables)
-        if guard:
-            guard(steps)
-        return [str(step) for step in steps]
+    steps = _plan(document, prune=prune, secrets=False, variables=variables)
+    if guard:
+        guard(steps)
+    return [str(step) for step in steps]
 
 
 def _carry_out(plan: Callable[[bool], list[Step]], *, actor: str, guard: Guard | None) -> list[Step]:
     """Take the steps of a plan, which is made when nobody else can write, and again to see that nothing is left to do."""
-    with _database(), transaction.atomic():
+    with transaction.atomic():
         epoch.lock()
         managed = somebody_manages_users()
         steps = plan(True)
@@ -121,19 +119,9 @@ def _carry_out(plan: Callable[[bool], list[Step]], *, actor: str, guard: Guard |
 
 def export() -> dict[str, Any]:
     """The document that `apply` takes, of all that is stored. Secrets are the names of environment variables."""
-    with _database():
-        sections = {section.name: section.export() for section in SECTIONS}
+    sections = {section.name: section.export() for section in SECTIONS}
     order = ("repositories", "history", "egress", "roles", "groups", "users", "grants")
     return {"version": documents.VERSION, **{name: sections[name] for name in order if sections[name]}}
-
-
-@contextmanager
-def _database() -> Iterator[None]:
-    try:
-        yield
-    except (OperationalError, ProgrammingError) as error:
-        what = str(error).partition("\n")[0]
-        raise Unavailable(f"the database cannot be used: {what}; `./dev manage migrate` sets it up") from error
 
 
 def _plan(document: dict[str, Any], *, prune: bool, secrets: bool, variables: Mapping[str, str]) -> list[Step]:

@@ -99,11 +99,12 @@ class SetField(serializers.ListField):
 class Secret:
     """A secret and the environment variable that names it in documents. Two are equal when the names are: values are not shown.
 
-    An empty value is one that is not known here.
+    An empty value is one that is not known here, or, of a stored secret, `sealed`.
     """
 
     env: str
     value: str = field(default="", compare=False, repr=False)
+    sealed: str = field(default="", compare=False, repr=False)
 
     def shown(self) -> dict[str, str]:
         return {"env": self.env}

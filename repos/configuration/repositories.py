@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from problems import Conflict, Malformed, Problem
 from repos import paths, publish
 from repos.catalogue import duration
 from repos.configuration.fields import DurationField, FlagField, Item, Secret, SecretField, TextField, patterns
-from repos.configuration.section import Document, Section, shown, without_defaults
+from repos.configuration.section import Document, Section, named, shown, without_defaults
 from repos.format import find, installed
 from repos.models import Asset, Repository
 from repos.secrets import seal, unseal
@@ -162,19 +163,20 @@ class Repositories(Section):
 
     def expand(self, item: Document) -> list[Document]:
         """Secrets that are written out get the name of a variable, by which they are exported."""
+        taken = {secret.env for secret in _secrets(item).values()}
         upstreams = [
-            {word: _named(value, item["key"], word, n) for word, value in upstream.items()}
+            {word: _named(value, item["key"], word, n, taken) for word, value in upstream.items()}
             for n, upstream in enumerate(item.get("upstreams", ()), start=1)
         ]
         return [{**item, "upstreams": upstreams} if upstreams else item]
 
-    def stored(self) -> dict[str, Document]:
-        return {row.key: _document(row) for row in Repository.objects.order_by("key")}
+    def stored(self, identity: str | None = None) -> dict[str, Document]:
+        return {row.key: _document(row) for row in named(Repository.objects, key=identity).order_by("key")}
 
     def secret_differs(self, before: Document, after: Document) -> bool:
         """Also where the stored value cannot be read any more and the document has it."""
         old, new = _secrets(before), _secrets(after)
-        return any(secret.value and secret.value != old[place].value for place, secret in new.items() if place in old)
+        return any(secret.value and secret.value != _opened(old[place]) for place, secret in new.items() if place in old)
 
     def lock(self, identities: Iterable[str]) -> None:
         """In the order in which `publish` locks several."""
@@ -228,28 +230,36 @@ def _check_member(virtual: Repository, member: Repository | None, key: str) -> N
 
 def _document(row: Repository) -> Document:
     upstreams = [
-        {word: _stored_secret(value) if word in SECRETS else value for word, value in upstream.items()}
+        {word: Secret(value["env"], sealed=value["sealed"]) if word in SECRETS else value for word, value in upstream.items()}
         for upstream in row.settings.get("upstreams", ())
     ]
     settings = {**row.settings, "upstreams": upstreams} if upstreams else row.settings
     return without_defaults({"key": row.key, "format": row.format, "kind": row.kind, **settings})
 
 
-def _stored_secret(value: dict[str, str]) -> Secret:
+def _opened(secret: Secret) -> str:
+    """The value of a stored secret; empty where it is unknown."""
     try:
-        return Secret(value["env"], unseal(value["sealed"]))
+        return unseal(secret.sealed)
     except Problem:  # sealed under another key: as good as unknown, and applying the value again mends it
-        return Secret(value["env"])
+        return ""
 
 
-def _named(value: Any, key: str, word: str, n: int) -> Any:
-    """A secret that was written out, with a name that no other has: a-b, a.b and a_b are three repositories."""
+def _named(value: Any, key: str, word: str, n: int, taken: set[str]) -> Any:
+    """A secret that was written out, with a name that no other has: a-b, a.b and a_b are three repositories.
+
+    Names are numbered by place, and those that are `taken` left out: they stand for what other upstreams of the item have.
+    """
     if not isinstance(value, Secret) or value.env:
         return value
     place = re.sub(r"[^A-Z0-9]", "_", key.upper())
     if "_" in key or "." in key:
         place += f"_{hashlib.sha256(key.encode()).hexdigest()[:6].upper()}"
-    return Secret(f"ENTREPOT_SECRET_{place}_{word.upper()}" + (f"_{n}" if n > 1 else ""), value.value)
+    stem = f"ENTREPOT_SECRET_{place}_{word.upper()}"
+    numbered = (f"{stem}_{number}" if number > 1 else stem for number in count(n))
+    name = next(name for name in numbered if name not in taken)
+    taken.add(name)
+    return Secret(name, value.value)
 
 
 def _secrets(item: Document) -> dict[tuple[int, str], Secret]:
@@ -278,10 +288,10 @@ def _value(secret: Secret, upstream: Document, before: Document, key: str) -> st
     if secret.value:
         return secret.value
     known = [
-        (origin(other["url"]), value.value)
+        (origin(other["url"]), opened)
         for other in before.get("upstreams", ())
         for value in other.values()
-        if isinstance(value, Secret) and value == secret and value.value
+        if isinstance(value, Secret) and value == secret and (opened := _opened(value))
     ]
     for place, value in known:
         if place == origin(upstream["url"]):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+from django.db.models import Manager, Model, QuerySet
 
 from problems import Malformed
 from repos.configuration.fields import Item, Secret, lines
 
 Document = dict[str, Any]
 """One item in its one form: checked, without what is at its default, secrets as `Secret`."""
+Row = TypeVar("Row", bound=Model)
 
 
 class Section:
@@ -60,8 +63,8 @@ class Section:
         """What one item of a document stands for."""
         return [item]
 
-    def stored(self) -> dict[str, Document]:
-        """All that is stored, by identity, in the form of `check`."""
+    def stored(self, identity: str | None = None) -> dict[str, Document]:
+        """All that is stored, by identity, in the form of `check`; or that of one identity alone."""
         raise NotImplementedError
 
     def built_in(self) -> frozenset[str]:
@@ -93,6 +96,11 @@ class Section:
     def export(self) -> Any:
         """What `check` takes, for everything that is stored."""
         return [shown(item) for identity, item in sorted(self.stored().items()) if identity not in self.built_in()]
+
+
+def named(rows: Manager[Row], **name: str | None) -> QuerySet[Row]:
+    """The row with a name; all rows where that is None."""
+    return rows.filter(**{field: value for field, value in name.items() if value is not None})
 
 
 def without_defaults(item: Document) -> Document:

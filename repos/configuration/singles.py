@@ -28,7 +28,7 @@ class Single(Section):
             raise Malformed(f"{self.name}: keys with values are expected, such as {self.example}", rule="configuration.form")
         return {self.name: self.checked(value, self.name, variables)}
 
-    def stored(self) -> dict[str, Document]:
+    def stored(self, identity: str | None = None) -> dict[str, Document]:
         row = Setting.objects.filter(name=self.name).first()
         return {self.name: row.value if row else {}}
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from accounts.access import Rights
-from accounts.permissions import GLOBAL_PERMISSIONS
+from accounts.permissions import GLOBAL_PERMISSIONS, REPOSITORY_PERMISSIONS
 from problems import Malformed
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from repos.jobs.runner import Running
 
 Work = Callable[["Running"], dict[str, Any]]
-Check = Callable[[dict[str, Any], "Repo | None"], dict[str, Any]]
+Check = Callable[[dict[str, Any], Any], dict[str, Any]]
 
 KEEP = timedelta(days=30)
 
@@ -29,9 +29,10 @@ KEEP = timedelta(days=30)
 class Kind:
     """One kind of work.
 
-    `work` does it and returns the job's result. `check` takes what was asked for and gives the arguments as they are stored,
-    or raises Malformed. `permission` is what somebody needs to ask for it, on its repository where it is one of repositories;
-    empty: nobody may, the installation makes such jobs itself. `every` makes it periodic.
+    `work` does it and returns the job's result. `check` takes the arguments that were asked for, and the repository where the
+    kind is one of repositories, and gives the arguments as they are stored, or raises Malformed. `permission` is what somebody
+    needs to ask for it, on its repository where it is one of repositories; empty: nobody may, the installation makes such jobs
+    itself. `every` makes it periodic.
     """
 
     name: str
@@ -41,6 +42,18 @@ class Kind:
     every: timedelta | None
     attempts: int
     keep: timedelta
+
+    @property
+    def of_repositories(self) -> bool:
+        """Whether what somebody asks for is of a repository."""
+        return self.permission in REPOSITORY_PERMISSIONS
+
+    def check_repository(self, repository: Repo | None) -> None:
+        """Raises Malformed where one is missing, or is given and would be ignored. What nobody may ask for is left alone."""
+        if self.of_repositories and repository is None:
+            raise Malformed(f"a job of kind {self.name} is for a repository; say which", rule="job.repository")
+        if self.permission and not self.of_repositories and repository is not None:
+            raise Malformed(f"a job of kind {self.name} is for no repository; leave it out", rule="job.repository")
 
     def may_be_asked_by(self, rights: Rights, repository: str) -> bool:
         """Whether somebody with these rights may have such a job, for the repository of this key (empty: for none)."""

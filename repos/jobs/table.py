@@ -53,10 +53,11 @@ def enqueue(
     """A new job, for `actor` (None: the installation itself); or the one with this `key`, where it has not ended.
 
     Whether the actor may have it is the caller's to ask (`Kind.may_be_asked_by`). Where clients choose keys, the caller puts
-    before them whose they are. Raises Malformed for an unknown kind and for arguments that it does not take, TooMany where
-    the actor has OF_ONE already.
+    before them whose they are. Raises Malformed for an unknown kind and for a repository or arguments that it does not
+    take, TooMany where the actor has OF_ONE already.
     """
     chosen = find_kind(kind)
+    chosen.check_repository(repository)
     job = _new(chosen, chosen.check(arguments or {}, repository), actor, repository)
     job.key, job.not_before = key, not_before or job.not_before
     return _insert_or_find(job)
@@ -107,7 +108,7 @@ def _insert_or_find(job: Job) -> Job:
             standing = Job.objects.filter(key=job.key, state__in=Job.LIVE).first()
             if standing is not None:
                 return standing
-        _check_room(job)
+        _check_room(job.user_id)
         try:
             with transaction.atomic():
                 job.save(force_insert=True)
@@ -118,9 +119,9 @@ def _insert_or_find(job: Job) -> Job:
     raise Unavailable(f"jobs with the key {job.key} come and go; try again", rule="job.key")
 
 
-def _check_room(job: Job) -> None:
-    if job.user_id is not None and Job.objects.filter(user_id=job.user_id, state__in=Job.LIVE).count() >= OF_ONE:
-        raise TooMany(f"{OF_ONE} of your jobs have not ended; wait for some, or cancel them", rule="job.many")
+def _check_room(user_id: int | None) -> None:
+    if user_id is not None and Job.objects.filter(user_id=user_id, state__in=Job.LIVE).count() >= OF_ONE:
+        raise TooMany(f"{OF_ONE} jobs of this user have not ended; wait for some, or cancel them", rule="job.many")
 
 
 def claim(pk: int) -> Job | None:
@@ -184,9 +185,11 @@ def cancel(pk: int) -> bool:
 def retry(pk: int) -> None:
     """Queue a job that has ended once more, with its arguments and for whom it was.
 
-    Raises Conflict where it has not ended, or where another job has taken its key.
+    Raises Conflict where it has not ended, or where another job has taken its key, TooMany as `enqueue` does.
     """
     ended = Job.objects.filter(pk=pk).exclude(state__in=Job.LIVE)
+    for user_id in ended.values_list("user_id", flat=True):
+        _check_room(user_id)
     try:
         with transaction.atomic():
             again = ended.update(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from urllib.parse import quote
@@ -100,6 +101,16 @@ def test_a_name_is_that_of_the_address(api):
     assert api.put("groups/two%20words%2Fand%20a%20slash/", {}).status == 201
     assert api.read("groups/two%20words%2Fand%20a%20slash/") == {"name": "two words/and a slash"}
     assert "two words/and a slash" in [item["name"] for item in api.items("groups/")]
+
+
+@pytest.mark.parametrize("name", ["日本", "a/../b", "100%", "a#b?c", "two words", "ann@example.org"])
+def test_what_was_made_is_at_its_location_whatever_its_name(api, name):
+    made = api.put(f"groups/{quote(name, safe='')}/", {})
+    assert (made.status, made.headers["Location"].isascii()) == (201, True)
+    assert api.read(made.headers["Location"]) == {"name": name}
+    assert api.delete(made.headers["Location"]).status == 204
+    gone = api.get(made.headers["Location"])
+    assert json.loads(gone.body)["instance"].isascii()
 
 
 # everything that apply can, and the other way round
@@ -283,6 +294,9 @@ def test_everything_that_is_refused_is_told_as_a_problem(world, api):
         (api.ask("OPTIONS", "history/"), 405),
         (api.ask("TRACE", "history/"), 405),
         (api.get("history/", Accept="text/html"), 406),
+        (api.get("history/", Accept="application/json;q=0"), 406),
+        (api.get("history/", Accept="text/html, */*; q=0.000"), 406),
+        (api.get("schema/", Accept="text/html"), 406),
         (api.put("history/", b"{}", Content_Type="text/plain"), 415),
         (world.request("PUT", "/api/v1/history/", b"{}", user=ADMIN), 415),
         (api.put("history/", b"", **put), 400),
@@ -297,6 +311,7 @@ def test_everything_that_is_refused_is_told_as_a_problem(world, api):
         (api.put("history/", b"9" * 10_000, **put), 400),
         (api.put("history/", {"keep": "1x"}), 400),
         (api.put("groups/%00/", {}), 400),
+        (api.get("groups/%00/"), 404),
         (api.put("users/%F0%9F%98%80/", {}), 400),
         (api.put("repositories/UPPER/", LOCAL), 400),
         (api.put("repositories/a/", {**LOCAL, "format": "none"}), 400),
@@ -307,6 +322,17 @@ def test_everything_that_is_refused_is_told_as_a_problem(world, api):
     ):
         assert answer.status == status, answer
         problem(answer)
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/*;q=0.1", "text/html, application/json; charset=utf-8; q=0.5"])
+def test_what_accept_names_with_any_weight_is_acceptable(api, accept):
+    assert api.get("history/", Accept=accept).status == 200
+
+
+@pytest.mark.parametrize("form", ["application/json", "application/yaml", "application/vnd.oai.openapi"])
+def test_the_schema_has_the_form_that_was_asked_for(api, form):
+    assert api.get("schema/", Accept=form).headers["Content-Type"].startswith(form)
+    assert api.get("schema/?format=json", Accept=form).headers["Content-Type"].startswith("application/json")
 
 
 def test_a_method_that_is_not_taken_is_told_with_those_that_are(api):
@@ -327,8 +353,11 @@ def test_a_body_in_chunks_is_read_and_one_that_breaks_off_is_not_taken(world, ap
     pieces = iter([b'{"keep": ', b'"7d"}'])
     answer = world.request("PUT", "/api/v1/history/", pieces, {"Content-Type": "application/json"}, ADMIN)
     assert (answer.status, api.read("history/")) == (200, {"keep": "7d"})
-    cut = world.broken_upload("/api/v1/history/", b'{"keep": "8d"}' + b" " * 1000, "length", ADMIN)
-    assert cut in (400, 415, None)
+    for framing in ("length", "chunked"):
+        cut = world.broken_upload(
+            "/api/v1/history/", b'{"keep": "8d"}' + b" " * 1000, framing, ADMIN, {"Content-Type": "application/json"}
+        )
+        assert cut in (400, None)
     assert api.read("history/") == {"keep": "7d"}
 
 
@@ -364,6 +393,20 @@ def test_a_token_is_made_used_and_ended(world, api):
     assert api.delete(f"tokens/{token['id']}/").status == api.delete(f"tokens/{token['id']}/").status == 204
     assert world.request("GET", "/api/v1/me/", headers=bearer).status == 401
     assert api.read(f"tokens/{token['id']}/")["revoked_at"].endswith("Z")
+
+
+def test_a_token_in_use_can_be_ended_by_who_has_read_it(world, api):
+    token = json.loads(api.post("tokens/").body)
+    path = f"tokens/{token['id']}/"
+    etag = api.get(path).headers["ETag"]
+    assert world.request("GET", "/api/v1/me/", headers={"Authorization": f"Bearer {token['secret']}"}).status == 200
+    deadline = time.monotonic() + 60
+    while not api.read(path)["last_used_at"]:
+        assert time.monotonic() < deadline, "the use is written soon"
+        time.sleep(0.1)
+    assert api.delete(path, If_Match='"other"').status == 412
+    assert api.delete(path, If_Match=etag).status == 204
+    assert api.delete(path, If_Match=etag).status == 412, "it was ended meanwhile"
 
 
 @pytest.mark.parametrize(

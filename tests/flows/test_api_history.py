@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, ProgrammingError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts import tokens
 from accounts.models import User
 from repos import catalogue, publish
+from repos.api import history
 from repos.api.history import standing
 from repos.configuration import engine
+from repos.configuration.singles import History
 from repos.models import Asset, Repository
 from tests.flows.test_commit import put
 
@@ -69,7 +72,7 @@ def reader(here) -> Reader:
 
 
 def test_what_stands_is_listed_in_the_order_of_bytes_whatever_the_page(here, reader):
-    names = ["b", "a/z", "a/a", "A", "ä", "a.b", "a", "😀", "\uffff", "c" * 1000]
+    names = ["ä" * 512, "b", "a/z", "a/a", "A", "ä", "a.b", "a", "😀", "\uffff", "c" * 1000]
     put(here, {name: name.encode() for name in names})
     expected = sorted(names, key=lambda name: name.encode())
     for limit in (1, 3, 1000):
@@ -115,6 +118,16 @@ def test_a_path_tells_its_history_the_newest_first(here, reader):
     assert reader.paths("local/assets/") == []
 
 
+@pytest.mark.parametrize("name", ["日本", "a#b", "a?b=c", "100%", "%41", "a&b", "a b", "v@1+2"])
+def test_a_history_goes_on_at_the_next_page_whatever_the_path(here, reader, name):
+    for n in range(3):
+        put(here, {f"a/{name}": b"x" * n})
+    answer = reader.answer(f"/api/v1/repositories/local/assets/a/{quote(name)}?limit=2")
+    following = answer.json()["next"]
+    assert following.isascii() and answer.headers["Link"] == f'<{following}>; rel="next"'
+    assert [item["size"] for item in answer.json()["items"] + reader.read(following)["items"]] == [2, 1, 0]
+
+
 def test_changes_are_listed_both_ways_and_from_a_number_on(here, reader):
     for n in range(5):
         put(here, {f"file-{n}": b"x"})
@@ -148,6 +161,31 @@ def test_who_may_read_some_paths_sees_no_trace_of_others(here, reader):
     assert part.paths("local/changes/2/") == ["mine/a"]
     assert part.answer("/api/v1/repositories/local/changes/3/").status_code == 404
     assert part.answer("/api/v1/repositories/local/assets/other/a").status_code == 404
+
+
+def test_a_page_looks_at_so_much_and_no_more_however_little_the_caller_may_read(here, reader, monkeypatch):
+    monkeypatch.setattr(history, "MOST_PATHS", 10)
+    monkeypatch.setattr(history, "MOST_CHANGES", 10)
+    put(here, {f"hidden/{n:02}": b"x" for n in range(25)} | {"mine/a": b"x", "mine/b": b"x"})
+    for n in range(25):
+        put(here, {"hidden/00": f"{n}".encode()})
+    put(here, {"mine/c": b"x"})
+    part = Reader("part")
+    page = part.read("local/assets/?limit=1")
+    assert page["items"] == [] and "hidden" not in opened(page["next"]), "where it ended is not for them to know"
+    assert part.paths("local/assets/?limit=1") == part.paths("local/assets/") == ["mine/a", "mine/b", "mine/c"]
+    assert part.read("local/assets/?prefix=mine/&limit=3")["next"] is None
+    page = part.read("local/changes/?after=2&limit=1000")
+    assert page["items"] == [] and page["next"]
+    for order in ("number", "-number"):
+        assert {change["number"] for change in part.items(f"local/changes/?order={order}&limit=1000")} == {2, 28}
+    assert len(reader.read("local/changes/?limit=20")["items"]) == 20
+
+
+def opened(address: str) -> str:
+    """What somebody could read in a page's cursor."""
+    (text,) = parse_qs(urlsplit(address).query)["cursor"]
+    return base64.urlsafe_b64decode(text + "==").decode(errors="replace")
 
 
 def test_a_virtual_lists_what_it_serves(repository, reader, here):
@@ -222,3 +260,19 @@ def test_a_listing_reads_no_more_than_its_page(here, reader, at):
 def test_a_host_that_is_not_ours_is_told_as_a_problem(here):
     answer = Client().get("/api/v1/", headers={"host": "evil.example"})
     assert (answer.status_code, answer.json()["rule"]) == (400, "host")
+
+
+@pytest.mark.parametrize(("error", "status"), [(OperationalError, 503), (ProgrammingError, 500)])
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_what_the_database_says_is_for_the_log_alone(here, monkeypatch, caplog, method, error, status):
+    def fail(*_):
+        raise error('connection to server at "10.9.8.7" failed: FATAL: password authentication failed for user "entrepot"')
+
+    engine.apply({"users": [{"name": "root"}], "grants": [{"role": "administrator", "users": ["root"]}]})
+    root = Reader("root")
+    monkeypatch.setattr(History, "stored", fail)
+    headers = {"authorization": root.login, "host": "localhost"}
+    answer = root.client.generic(method, "/api/v1/configuration/", b'{"history": {}}', "application/json", headers=headers)
+    assert (answer.status_code, answer.headers.get("Retry-After")) == (status, "5" if status == 503 else None)
+    assert b"10.9.8.7" not in answer.content and b"migrate" not in answer.content
+    assert "10.9.8.7" in caplog.text

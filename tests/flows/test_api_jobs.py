@@ -70,6 +70,7 @@ def test_who_may_read_a_repository_has_it_prefetched_and_sees_no_others_jobs(wor
         assert outsider.post(f"{path}{action}/").status == 404
     refused = reader.post("jobs/", {"kind": "gc"})
     assert (refused.status, rule(refused)) == (403, "job.permission")
+    assert rule(reader.post("jobs/", {"kind": "revalidate", "repository": "far"})) == "job.permission"
     assert rule(outsider.post("jobs/", {"kind": "prefetch", "repository": "far", "arguments": {"text": "a"}})) == "job.repository"
 
 
@@ -81,15 +82,17 @@ def test_who_may_read_a_repository_has_it_prefetched_and_sees_no_others_jobs(wor
         ({"kind": "gc", "arguments": {"x": 1}}, "job.arguments"),
         ({"kind": "gc", "arguments": []}, "body.form"),
         ({"kind": "gc", "user": "reader"}, "body.form"),
-        ({"kind": "prefetch"}, "prefetch.repository"),
+        ({"kind": "gc", "repository": "far"}, "job.repository"),
+        ({"kind": "expire", "repository": "far"}, "job.repository"),
+        ({"kind": "prefetch"}, "job.repository"),
+        ({"kind": "prefetch", "repository": "far"}, "job.arguments"),
         ({"kind": "prefetch", "repository": "none"}, "job.repository"),
         ({"kind": "prefetch", "repository": "far", "arguments": {"text": "\ud800"}}, "body.text"),
     ],
 )
 def test_a_job_that_makes_no_sense_is_refused(world, body, found):
     answer = Api(world).post("jobs/", body)
-    assert answer.status in (400, 403), answer
-    assert rule(answer) in (found, "job.permission")
+    assert (answer.status, rule(answer)) == (400, found), answer
     assert json.loads(answer.body)["detail"]
 
 
@@ -102,6 +105,12 @@ def test_asking_for_the_same_again_gives_the_job_that_has_not_ended(world):
     assert json.loads(admin.post("jobs/", wanted).body)["id"] != first["id"], "each asks for themself"
     for job in admin.items("jobs/?kind=prefetch&state=queued") + admin.items("jobs/?kind=prefetch&state=running"):
         admin.post(f"jobs/{job['id']}/cancel/")
+
+
+def test_what_may_be_too_much_is_described_so(world):
+    paths = Api(world).read("schema/?format=json")["paths"]
+    bounded = {path for path, methods in paths.items() if any("429" in method["responses"] for method in methods.values())}
+    assert bounded == {"/api/v1/jobs/", "/api/v1/jobs/{number}/retry/"}
 
 
 def test_who_manages_the_system_alone_cannot_guess_what_is_stored_by_what_would_change_nothing(world):

@@ -278,6 +278,32 @@ def test_a_secret_is_told_once_and_to_nobody_else(world):
     assert token["secret"] not in world.log()
 
 
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ({"Sec-Fetch-Site": "cross-site"}, True),
+        ({"Sec-Fetch-Site": "same-site"}, True),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "{ours}"}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "{ours}"}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Origin": "{ours}"}, False),
+        ({"Origin": "null"}, True),
+        ({"Origin": "{ours}.evil.example"}, True),
+        ({"Origin": "http://[evil"}, True),
+        ({}, False),
+    ],
+)
+def test_a_page_of_another_site_writes_nothing_with_what_a_browser_remembers(world, said, refused):
+    api = Api(world)
+    headers = {name: value.format(ours=world.url) for name, value in said.items()}
+    form = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
+    job = json.loads(api.post("jobs/", {"kind": "gc"}).body)
+    answers = [world.request("POST", f"/api/v1/jobs/{job['id']}/{do}/", b"", form, ADMIN) for do in ("cancel", "retry")]
+    answers += [api.put("history/", {}, **headers), api.delete("groups/none/", **headers)]
+    assert [answer.status == 403 and rule(answer) == "site" for answer in answers] == [refused] * 4, answers
+    assert api.get("history/", **headers).status == 200
+
+
 REMOTE = {"format": "raw", "kind": "remote"}
 
 

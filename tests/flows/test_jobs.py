@@ -416,7 +416,11 @@ def test_a_user_who_has_a_hundred_jobs_waiting_is_told_to_wait(kind):
         jobs.enqueue(name, actor=busy)
     assert jobs.enqueue(name, actor=other) and jobs.enqueue(name)
     jobs.cancel(made[0].pk)
-    assert jobs.enqueue(name, actor=busy)
+    last = jobs.enqueue(name, actor=busy)
+    with pytest.raises(TooMany):
+        jobs.retry(made[0].pk)
+    jobs.cancel(last.pk)
+    jobs.retry(made[0].pk)
 
 
 def test_nobody_in_particular_starts_no_job_and_the_jobs_of_a_removed_user_go_too(remote):
@@ -443,12 +447,17 @@ def test_nobody_in_particular_starts_no_job_and_the_jobs_of_a_removed_user_go_to
         ({"text": "a" * 1025}, Malformed),
         ({"text": "a\n" * 20_001}, TooLarge),
         ({"text": "a" * (5 << 20)}, TooLarge),
+        *(({"text": f"a{end}" * 20_001}, Malformed) for end in "\r\v\f\x1c\x85\u2028"),  # which end no line, counted or read
     ],
 )
 def test_a_prefetch_that_makes_no_sense_is_refused_and_leaves_no_job(remote, arguments, error):
     with pytest.raises(error):
         jobs.enqueue("prefetch", arguments, repository=remote[0])
     assert Job.objects.count() == 0
+
+
+def test_lines_of_a_prefetch_may_end_as_on_windows(remote):
+    assert prefetch(remote[0], "# a list\r\n\r\na\r\n").state == "done"
 
 
 def test_a_prefetch_tries_all_and_tells_what_could_not_be_had(remote):

@@ -220,13 +220,15 @@ class Server:
         connection._validate_path = lambda _: None  # the tests send what http.client would refuse to
         return connection
 
-    def broken_upload(self, path: str, content: bytes, framing: str, user: tuple[str, str]) -> int | None:
+    def broken_upload(
+        self, path: str, content: bytes, framing: str, user: tuple[str, str], headers: dict[str, str] | None = None
+    ) -> int | None:
         """PUT the first half of `content` and then end the sending side. The answer's status, if there is one."""
         connection = self.connect()
         try:
             connection.putrequest("PUT", path)
             sizes = {"Content-Length": str(len(content))} if framing == "length" else {"Transfer-Encoding": "chunked"}
-            for name, value in {**sizes, **_authorization(user)}.items():
+            for name, value in {**sizes, **_authorization(user), **(headers or {})}.items():
                 connection.putheader(name, value)
             connection.endheaders()
             half = content[: len(content) // 2]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from problems import Malformed
@@ -414,6 +414,18 @@ TREES = st.recursive(
     VALUES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | VALUES.filter(lambda v: v == v), inner, max_size=4),
 )
+
+
+SECTION = st.dictionaries(WORDS | VALUES.filter(lambda v: v == v), SCALARS, max_size=3)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.fixed_dictionaries({"history": SECTION}), min_size=2, max_size=3))
+@example([{"history": {1: "a", "x": "b"}}] * 2)
+def test_no_documents_in_one_file_end_in_a_traceback(tmp_path: Path, trees: list[dict]) -> None:
+    path = tmp_path / "any.yaml"
+    path.write_text(yaml.safe_dump_all(trees), encoding="utf-8")
+    assert "\n" not in outcome(path)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))

@@ -14,7 +14,7 @@ from accounts import grants
 from accounts.grants import Entry
 from accounts.models import Role, User
 from problems import Malformed
-from repos.configuration import engine
+from repos.configuration import accounts, engine
 from repos.configuration.accounts import Grants, describe_entry
 from repos.configuration.tests.parts import document
 
@@ -126,6 +126,27 @@ def test_what_is_exported_makes_the_same_grants(cast: None, wanted: frozenset[En
 NAMES = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1, max_size=8) | st.sampled_from(
     ["a on b", "a at b", '"a"', "a to user b", "\\"]
 )
+
+
+def test_an_item_that_stands_for_too_many_is_refused(cast: None) -> None:
+    names = [f"name-{n}" for n in range(100)]
+    item = {"role": "reader", "users": names, "repositories": names}
+    assert len(engine.diff(document(grants=[item]))) == 10_000
+    for more in ({"anonymous": True}, {"paths": ["a", "b"]}):
+        with pytest.raises(Malformed, match=r"an item of reader stands for [0-9]+ grants and 10000 are the most") as problem:
+            engine.diff(document(grants=[{**item, **more}]))
+        assert problem.value.rule == "grants.many"
+
+
+def test_what_is_exported_is_no_item_that_stands_for_too_many(cast: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = {"role": "reader", "users": USERS, "groups": GROUPS[:1], "authenticated": True, "repositories": ["a", "b", "c"]}
+    engine.apply(document(grants=[{**item, "paths": ["x", "y"]}]))
+    before = grants.entries()
+    monkeypatch.setattr(accounts, "MOST_GRANTS", 4)
+    exported = Grants().export()
+    assert len(exported) == 8, "30 grants, at most 4 at a time"
+    assert engine.apply(document(grants=exported), prune=True) == []
+    assert grants.entries() == before
 
 
 @settings(deadline=None)

@@ -147,6 +147,21 @@ def test_each_literal_secret_has_a_name_of_its_own() -> None:
     assert upstreams("a-b") == [("", f"secret {n}") for n in range(3)]
 
 
+def test_a_literal_secret_that_is_put_before_a_stored_one_takes_neither_its_name_nor_its_value() -> None:
+    first, second, third = ({"url": f"https://mirror.example.org/{path}", "username": path} for path in "abc")
+    given = remote("far")
+    given["upstreams"] = [{**first, "password": "secret a"}]
+    engine.apply(document(repositories=[given]))
+    kept = engine.export()["repositories"][0]["upstreams"]
+    given["upstreams"] = [{**second, "password": "secret b"}, {**third, "password": "secret c"}, *kept]
+    engine.apply(document(repositories=[given]))
+    assert engine.apply(document(repositories=[given])) == []
+    exported = engine.export()["repositories"][0]
+    assert len({upstream["password"]["env"] for upstream in exported["upstreams"]}) == 3
+    engine.apply(document(repositories=[exported | {"description": "x"}]))
+    assert upstreams() == [(f"secret {path}", "") for path in "bca"]
+
+
 def test_a_secret_that_cannot_be_opened_is_mended_by_applying_it() -> None:
     engine.apply(WANTED)
     with override_settings(SECRET_KEY="another key, of more than thirty-two characters"):

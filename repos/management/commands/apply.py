@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
-from problems import Problem
 from repos.configuration import engine
+from repos.management.told import told
 
 
 class Command(BaseCommand):
@@ -18,8 +18,6 @@ class Command(BaseCommand):
         parser.add_argument("--prune", action="store_true", help="remove what is missing from the sections that are present")
 
     def handle(self, *, files: list[str], prune: bool, **options) -> None:
-        try:
+        with told():
             for line in engine.apply(engine.load(files), prune=prune):
                 self.stdout.write(line)
-        except Problem as problem:
-            raise CommandError(problem.reason) from problem

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import sys
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
-from problems import Problem
 from repos.configuration import engine
+from repos.management.told import told
 
 
 class Command(BaseCommand):
@@ -19,10 +19,8 @@ class Command(BaseCommand):
         parser.add_argument("--prune", action="store_true", help="also what `apply --prune` would remove")
 
     def handle(self, *, files: list[str], prune: bool, **options) -> None:
-        try:
+        with told(returncode=2):
             lines = engine.diff(engine.load(files), prune=prune)
-        except Problem as problem:
-            raise CommandError(problem.reason, returncode=2) from problem
         for line in lines:
             self.stdout.write(line)
         if lines:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 
 import yaml
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
-from problems import Problem
 from repos.configuration import engine
+from repos.management.told import told
 
 
 class Command(BaseCommand):
@@ -19,10 +19,8 @@ class Command(BaseCommand):
         parser.add_argument("--format", choices=["yaml", "json"], default="yaml", help="default: %(default)s")
 
     def handle(self, *, format: str, **options) -> None:
-        try:
+        with told():
             document = engine.export()
-        except Problem as problem:
-            raise CommandError(problem.reason) from problem
         if format == "json":
             self.stdout.write(json.dumps(document, indent=2, ensure_ascii=False))
         else:
