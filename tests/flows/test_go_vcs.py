@@ -31,6 +31,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare")
 ADMIN = ("admin", ADMIN_PASSWORD)
 HOST, OTHER = "git.corp.example", "git.other.example"
 SECONDS = 60
+PLACES = {"page": "rest", "repository": "rest.git/info/refs"}
+"""Where a git host may say that it is busy: when asked for a module's page, or for its repository."""
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +72,8 @@ def world(server, git, public):
                  "upstreams": [{**corp, **login, "match": [HOST, f"{HOST}/**", f"{OTHER}/**", "127.0.0.1/**"]}]},
                 {"key": "hasty", "format": "go", "kind": "remote", "cache": at_once, "upstreams": [{**corp, "timeout": "1s"}]},
                 {"key": "lasting", "format": "go", "kind": "remote", "cache": {"missing": "1s"}, "upstreams": [corp]},
-                *({"key": f"busy{n}", "format": "go", "kind": "remote", "cache": at_once,
-                   "upstreams": [{**corp, "username": f"busy{n}", "password": "x"}]} for n in range(4)),
+                *({"key": f"busy-{place}", "format": "go", "kind": "remote", "cache": at_once,
+                   "upstreams": [{**corp, "username": place, "password": "x"}]} for place in PLACES),
                 {"key": "part", "format": "go", "kind": "remote", "cache": at_once, "upstreams": [{"url": public.url,
                  "match": ["public.example/**"]}]},
                 {"key": "all", "format": "go", "kind": "virtual", "members": ["go-local", "git"], "deploy_to": "go-local"},
@@ -333,33 +335,58 @@ def test_a_git_host_that_breaks_off_or_lies_is_its_failure(world, git, go):
     assert scratch(world) == []
 
 
-@pytest.mark.parametrize(
-    ("repository", "place", "status"),
-    [("busy0", "rest", 429), ("busy1", "rest.git/info/refs", 429), ("busy2", "rest", 503), ("busy3", "rest.git/info/refs", 503)],
-)
-def test_a_git_host_that_is_busy_or_down_is_left_alone(git, go, repository, place, status):
-    if not (git.root / "work" / "rest").exists():
-        git.repository("rest").commit(module("rest"), "v1.0.0")
-    git.routes[f"{HOST}/{place}"] = lambda handler: handler.answer(
-        status, b"busy", {"Retry-After": "50"} if status == 429 else {}
-    )
-    answers = [go(f"{HOST}/rest/@v/list", repository) for _ in range(8)]
-    assert {answer.status for answer in answers} <= {502, 503}
-    assert answers[-1].status == 503 and 1 <= int(answers[-1].headers["Retry-After"]) <= 50
-    asked = len(git.seen)
-    assert go(f"{HOST}/rest/@v/list", repository).status == 503
-    assert len(git.seen) == asked
-    del git.routes[f"{HOST}/{place}"]
-
-
 @pytest.fixture(scope="module")
 def small(server, git):
     """One process of few threads, and two git hosts."""
     here = server(prefix=seeing(git.hosts_file()), PATH=golang.on_path(), ENTREPOT_WORKERS="1", ENTREPOT_THREADS="8")
-    here.apply({"repositories": [{"key": key, "format": "go", "kind": "remote", "cache": {"lifetime": "0s", "missing": "0s"},
-                                  "upstreams": [{"url": f"https://{host}", "vcs": "git", "ca": git.ca}]}
-                                 for key, host in (("one", HOST), ("two", OTHER))]})  # fmt: skip
+    login = {place: {"username": place, "password": "x"} for place in PLACES}
+    upstreams = {"one": (HOST, {}), "two": (OTHER, {}), **{f"down-{place}": (HOST, login[place]) for place in PLACES}}
+    at_once = {"lifetime": "0s", "missing": "0s"}
+    here.apply(
+        {
+            "repositories": [
+                {"key": key, "format": "go", "kind": "remote", "cache": at_once,
+                 "upstreams": [{"url": f"https://{host}", "vcs": "git", "ca": git.ca, **one}]}
+                for key, (host, one) in upstreams.items()
+            ]
+        }
+    )  # fmt: skip
     return here
+
+
+@pytest.fixture
+def answering(git):
+    """What the git host says for its page of a module, or for its repository."""
+    if not (git.root / "work" / "rest").exists():
+        git.repository("rest").commit(module("rest"), "v1.0.0")
+
+    @contextlib.contextmanager
+    def answering(place: str, status: int, headers: dict[str, str]) -> Iterator[None]:
+        git.routes[f"{HOST}/{PLACES[place]}"] = lambda handler: handler.answer(status, b"busy", headers)
+        yield
+        del git.routes[f"{HOST}/{PLACES[place]}"]
+
+    return answering
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_git_host_that_wants_to_be_left_alone_is(git, go, answering, place):
+    with answering(place, 429, {"Retry-After": "50"}):
+        for _ in range(3):
+            answer = go(f"{HOST}/rest/@v/list", f"busy-{place}")
+            assert answer.status == 503 and "upstream.rest" in answer.headers["X-Entrepot-Reason"]
+            assert 1 <= int(answer.headers["Retry-After"]) <= 50
+    asked = len(git.seen)
+    assert go(f"{HOST}/rest/@v/list", f"busy-{place}").status == 503
+    assert len(git.seen) == asked
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_git_host_that_is_down_is_left_alone(small, answering, place):
+    with answering(place, 503, {}):
+        answers = [small.request("GET", f"/go/down-{place}/{HOST}/rest/@v/list", user=ADMIN) for _ in range(4)]
+    assert [answer.status for answer in answers] == [502, 502, 502, 503]
+    assert "upstream.out" in answers[3].headers["X-Entrepot-Reason"]
 
 
 def test_a_git_host_that_drips_is_silent_to_all_who_wait_and_keeps_no_other_waiting(small, git):
@@ -380,8 +407,9 @@ def test_a_git_host_that_drips_is_silent_to_all_who_wait_and_keeps_no_other_wait
     def get(repository: str, path: str):
         return small.request("GET", f"/go/{repository}/{path}", user=ADMIN)
 
+    paths = ["@v/list", "@v/main.info", "@latest", "@v/v1.0.0.info", "@v/v1.0.0.mod", "@v/v1.0.0.zip"]
     with ThreadPoolExecutor(6) as pool:
-        asking = [pool.submit(get, "one", f"{HOST}/drips{n}/@v/list") for n in range(6)]
+        asking = [pool.submit(get, "one", f"{HOST}/drips{n // 3}/{path}") for n, path in enumerate(paths)]
         try:
             refused = [one.result() for one in islice(as_completed(asking, SECONDS), 4)]
             assert {answer.status for answer in refused} == {503}

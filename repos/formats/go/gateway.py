@@ -26,6 +26,8 @@ from html import escape
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
+from django.db import connection
+
 from problems import Problem, UpstreamFailed, silent
 from repos import circuit, egress, upstream
 from repos.catalogue import Upstream
@@ -80,7 +82,11 @@ class Gateway:
                 threading.Thread(target=self._serve, args=(client,), name="gateway", daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError), self._kept(client):
+        with (
+            contextlib.suppress(OSError),
+            self._kept(client),
+            contextlib.closing(connection),
+        ):  # a rest is written to the database
             client.settimeout(self.source.timeout)
             head, rest = _read_head(client)
             method, target, headers = _parse_head(head)

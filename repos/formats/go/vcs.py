@@ -20,7 +20,7 @@ from concurrent.futures import Future, wait
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -118,7 +118,7 @@ def ask(source: Upstream, path: str, heard: Callable[[], None]) -> upstream.Answ
         return NOTHING
     if request.kind not in FILES:
         return _answered(source, request, heard)
-    made = _once((source, request.module, request.version), lambda: _downloaded(source, request, heard), heard)
+    made = _once((source, request.module, request.version), partial(_downloaded, source, request), heard)
     if request.kind not in made.files:
         _check_nothing_there(source, made.said, made.failure)
         return NOTHING
@@ -315,29 +315,49 @@ def _reason(said: str) -> str:
     return plain.removeprefix("go: ")[:300]
 
 
-_running: dict[Any, Future[Download]] = {}
+class _Shared:
+    """A download for all in this process who ask for the same at the same time."""
+
+    def __init__(self) -> None:
+        self._future: Future[Download] = Future()
+        self._came = 0
+
+    def make(self, make: Callable[[Callable[[], None]], Download], heard: Callable[[], None]) -> None:
+        def hear() -> None:
+            self._came += 1
+            heard()
+
+        try:
+            self._future.set_result(make(hear))
+        except BaseException as error:
+            self._future.set_exception(error)
+
+    def result(self, heard: Callable[[], None]) -> Download:
+        """What it made, or its problem; calls `heard` while something comes of it."""
+        came = self._came
+        while not wait([self._future], 1).done:
+            if came != self._came:
+                came = self._came
+                heard()
+        try:
+            return self._future.result()
+        except Problem as problem:
+            raise copy(problem) from None  # each thread gets a traceback of its own
+
+
+_running: dict[Any, _Shared] = {}
 _running_lock = threading.Lock()
 
 
-def _once(key: Any, make: Callable[[], Download], heard: Callable[[], None]) -> Download:
-    """What `make` gives, made once for all in this process who ask for the same at the same time."""
+def _once(key: Any, make: Callable[[Callable[[], None]], Download], heard: Callable[[], None]) -> Download:
+    """What `make` gives, made once for all who ask for it meanwhile."""
     with _running_lock:
-        future = _running.get(key)
-        mine = future is None
-        future = _running.setdefault(key, Future())
-    if not mine:
-        while not wait([future], 1).done:
-            heard()  # of what comes for the other
+        mine = key not in _running
+        shared = _running.setdefault(key, _Shared())
+    if mine:
         try:
-            return future.result()
-        except Problem as problem:
-            raise copy(problem) from None  # each thread gets a traceback of its own
-    try:
-        future.set_result(make())
-    except BaseException as error:
-        future.set_exception(error)
-        raise
-    finally:
-        with _running_lock:
-            del _running[key]
-    return future.result()
+            shared.make(make, heard)
+        finally:
+            with _running_lock:
+                del _running[key]
+    return shared.result(heard)

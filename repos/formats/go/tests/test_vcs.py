@@ -218,6 +218,16 @@ def test_a_silent_host_is_a_timeout():
     assert isinstance(one.failure, UpstreamTimeout)
 
 
+@pytest.mark.parametrize(("host", "own"), [("127.0.0.1", True), ("[::1]", True), ("127.0.0.1", False)])
+def test_a_silence_is_held_against_the_configured_host_and_port_alone(host, own):
+    with socket.create_server((host.strip("[]"), 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as silent:
+        port = silent.getsockname()[1]
+        source = Upstream(f"https://{host}:{port if own else port - 1}", timeout=0.2, egress=("127.0.0.0/8",))
+        with tunnel(source, f"{host}:{port}") as (one, client):
+            assert client.recv(1) == b""
+    assert one.failure is not None and one.failure.rule == ("upstream.timeout" if own else "vcs.upstream.timeout")
+
+
 def test_nothing_listens_once_the_command_is_over():
     with Gateway(SOURCE, lambda: None) as one:
         port = int(one.address_for("go").rpartition(":")[2])
@@ -268,15 +278,15 @@ SAID = {
 @pytest.mark.parametrize("said", SAID)
 def test_only_what_is_known_to_mean_so_is_taken_for_not_there(said):
     with Scratch() as scratch:
-        text = said.format(scratch.folder)
-        if SAID[said] == 404:
-            vcs._check_nothing_there(text, None, scratch)
-        else:
-            with pytest.raises(UpstreamFailed) as caught:
-                vcs._check_nothing_there(text, None, scratch)
-            assert str(scratch.folder) not in caught.value.reason and "hunter2" not in caught.value.reason
+        text = vcs._without_folder(said.format(scratch.folder), scratch)
+    if SAID[said] == 404:
+        vcs._check_nothing_there(SOURCE, text, None)
+    else:
+        with pytest.raises(UpstreamFailed) as caught:
+            vcs._check_nothing_there(SOURCE, text, None)
+        assert str(scratch.folder) not in caught.value.reason and "hunter2" not in caught.value.reason
 
 
 def test_what_the_gateway_saw_goes_before_what_the_tools_say():
-    with Scratch() as scratch, pytest.raises(UpstreamTimeout):
-        vcs._check_nothing_there("unknown revision v1", UpstreamTimeout("silent"), scratch)
+    with pytest.raises(UpstreamTimeout):
+        vcs._check_nothing_there(SOURCE, "unknown revision v1", UpstreamTimeout("silent"))
