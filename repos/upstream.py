@@ -139,12 +139,11 @@ class HttpAnswer(Answer):
             yield from self._decoded() if self.encoding else self._raw()
 
     def discard(self) -> None:
-        """Let the body go; the connection is kept for the next question where little is left of it."""
+        """Let the body go; urllib3 keeps the connection for the next question where that was the end of it."""
         left = self.response.length_remaining
         if left is not None and left <= DISCARDED:
             with contextlib.suppress(HTTPError, OSError, ValueError):
-                self.response.read(decode_content=False)
-                self.response.release_conn()
+                self.response.read(DISCARDED, decode_content=False)
         self.response.close()
 
     def _decoded(self) -> Iterator[bytes]:
@@ -314,11 +313,16 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Lines(io.BufferedReader):
-    """Lines that end; http.client takes what is left of one that was cut for the whole of it."""
+    """Lines that end; http.client takes what is left of one that was cut for the whole of it.
+
+    Where nothing came at all it may say so itself: the connection was ended before it was used again.
+    """
+
+    raw: _Pace
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
-        if not line.endswith(b"\n") and len(line) != size:
+        if not line.endswith(b"\n") and len(line) != size and self.raw.begun:
             raise http.client.IncompleteRead(line)
         return line
 
@@ -332,6 +336,7 @@ class _Pace(io.RawIOBase):
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, timeout: float):
         self._raw, self._sock, self._timeout = raw, sock, timeout
         self._deadline = time.monotonic() + LONGEST
+        self.begun = False
         self.begin_lines()
 
     def begin_lines(self) -> None:
@@ -353,6 +358,7 @@ class _Pace(io.RawIOBase):
         count = self._raw.readinto(buffer) or 0
         self._waited += time.monotonic() - began
         self._count += count
+        self.begun = self.begun or count > 0
         if self._lines and self._count > LARGEST_HEAD:
             raise http.client.HTTPException("the head or the trailers have no end")
         return count

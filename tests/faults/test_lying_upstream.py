@@ -34,7 +34,7 @@ def world(server):
 
 @pytest.fixture(scope="module")
 def lanes(world, upstream) -> Iterator[Lane]:
-    return open_lanes(world, upstream, 200)
+    return open_lanes(world, upstream, 220)
 
 
 @pytest.fixture
@@ -452,16 +452,41 @@ def test_trailers_without_end_fill_no_memory(world, lane):
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "500 Oops", "302 Found"])
-@pytest.mark.parametrize("size", [b"-1", b"-5", b"+4", b"0x10", b"1_0", b"", b"fffffff"])
-def test_a_body_that_nobody_wants_is_not_read_however_long_it_is(world, lane, nothing_kept, status, size):
+@pytest.mark.parametrize("framing", ["-1", "-5", "+4", "0x10", "1_0", "", "fffffff", "length 5, 5", "no length"])
+def test_a_body_that_nobody_wants_is_not_read_however_long_it_is(world, lane, nothing_kept, status, framing):
     memory = world.memory_peak()
-    start = head("Transfer-Encoding: chunked", "Location: /nowhere", status=status) + size + b"\r\n"
+    lengths = {"length 5, 5": ["Content-Length: 5, 5"], "no length": []}.get(framing)
+    chunked = head("Transfer-Encoding: chunked", "Location: /nowhere", status=status) + framing.encode() + b"\r\n"
+    start = chunked if lengths is None else head(*lengths, "Location: /nowhere", status=status)
     lane.upstream.routes["/files/wanted"] = Upstream.wire(lambda: (start, *lines(100, b"a" * MEBIBYTE)))
     for form, path in (("raw", "files/wanted"), ("raw", "files/nothing")):
         answer = lane.get(form, path)
         assert answer is not None and "failed here" not in answer.reason
         assert answer.status == (502 if (path, status[0]) == ("files/wanted", "5") else 404)
     assert world.memory_peak() - memory < 32 * MEBIBYTE
+
+
+def test_a_connection_is_used_again_after_an_answer_that_nobody_wants(lane):
+    for n in range(5):
+        assert lane.get("raw", f"files/{n}").status == 404
+    assert lane.upstream.connections == 1
+
+
+def test_a_connection_that_ends_as_it_is_used_again_is_made_anew(lane):
+    """In order, as a server does that was idle for long enough."""
+    lane.upstream.routes["/files/first"] = BODY
+    assert lane.get("raw", "files/first").status == 200
+
+    def end(handler: Handler) -> None:
+        if handler.upstream.hits(handler.path) == 1:
+            handler.close_connection = True
+        else:
+            handler.answer(200, BODY)
+
+    lane.upstream.routes["/files/second"] = end
+    answer = lane.get("raw", "files/second")
+    assert answer is not None and (answer.status, answer.body) == (200, BODY)
+    assert lane.upstream.connections == 2
 
 
 def test_a_control_character_in_a_header_harms_nothing(lane):
