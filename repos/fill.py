@@ -411,10 +411,10 @@ def join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, ane
 
 
 def _start(fill: Fill) -> None:
-    """Raises Unavailable where as many as there are threads to wait for them run already for the same upstreams."""
+    """Raises Unavailable where requests have begun as many for the same upstreams as there are threads to wait for them."""
     others = sum(other.repo.upstreams == fill.repo.upstreams for other in _fills.values())
     try:
-        if others >= settings.ENTREPOT.threads:
+        if waiting.is_counted() and others >= settings.ENTREPOT.threads:
             raise RuntimeError("too many fetches")
         threading.Thread(target=fill.run, name=f"fill {fill.repo.key}", daemon=True).start()
     except RuntimeError as error:  # or the system gives no more threads

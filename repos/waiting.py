@@ -49,7 +49,7 @@ class Place:
         self._taken = False
 
     def __enter__(self) -> Place:
-        if _is_counted():
+        if is_counted():
             with _lock:
                 _begin(self._key)
                 _waiting[self._key] += 1
@@ -62,7 +62,7 @@ class Place:
                 _leave(self._key)
 
     def keep(self, heard: float) -> None:
-        """Raises Unavailable where this thread is one too many, and nothing came of its fetch since `heard` or of any other."""
+        """Raises Unavailable where this thread is one too many, and its fetch (since `heard`) or the upstream is silent."""
         with _lock:
             if self._taken and _crowded(self._key, 0) and min(heard, _heard[self._key]) < time.monotonic() - PATIENCE:
                 _leave(self._key)
@@ -74,7 +74,7 @@ def check(repo: Repo) -> None:
     """Raises Unavailable where one more would be too many, before it begins a fetch of its own."""
     key = _key(repo)
     with _lock:
-        if _is_counted() and _crowded(key, 1) and _heard.get(key, math.inf) < time.monotonic() - PATIENCE:
+        if is_counted() and _crowded(key, 1) and _heard.get(key, math.inf) < time.monotonic() - PATIENCE:
             raise _too_many()
 
 
@@ -86,7 +86,8 @@ def heard(repo: Repo) -> None:
             _heard[key] = time.monotonic()
 
 
-def _is_counted() -> bool:
+def is_counted() -> bool:
+    """Whether this thread answers a request."""
     return not getattr(_this_thread, "uncounted", False)
 
 

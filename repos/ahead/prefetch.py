@@ -61,19 +61,16 @@ class Sum:
 def run(job: jobs.Running) -> dict[str, Any]:
     """Tries each line, and fails in the end where some could not be had: the log tells which, and why.
 
-    It is begun again where some failed for what may pass, which only the last attempt logs. A full disk ends an attempt at once.
+    It is begun again where some failed for what may pass. A full disk ends an attempt at once.
     """
     repo = job.repository()
     wanted = list(repo.format.wanted(job.arguments["text"]))
-    asker, total, may_pass = _Asker(job), Sum(), ""
+    asker, total, may_pass = _Asker(job), Sum(), False
     for item, outcome in several(job, wanted, asker.get):
         if isinstance(outcome, Problem) and not isinstance(outcome, StorageFull):
             total.failed += 1
-            told = f"{item.name}: {outcome.reason}"
-            if not job.is_last and (is_everywhere(outcome) or isinstance(outcome, Unavailable)):
-                may_pass = told
-            else:
-                job.log(told)
+            may_pass = may_pass or is_everywhere(outcome) or isinstance(outcome, Unavailable)
+            job.log(f"{item.name}: {outcome.reason}")
         elif isinstance(outcome, Exception):
             raise outcome
         else:
@@ -83,11 +80,9 @@ def run(job: jobs.Running) -> dict[str, Any]:
             total.fetched += len(came)
             total.bytes += sum(found.size for found in came)
         job.progress(total.lines + total.failed, len(wanted))
-    failed = f"{total.failed} of {len(wanted)} lines could not be had"
-    if may_pass:
-        raise Failed(f"{failed}, and some of that may pass: {may_pass}", asdict(total), passes=True)
     if total.failed:
-        raise Failed(f"{failed}; the log tells which", asdict(total))
+        told = f"{total.failed} of {len(wanted)} lines could not be had; the log tells which"
+        raise Failed(told, asdict(total), passes=may_pass)
     return asdict(total)
 
 

@@ -8,6 +8,7 @@ problems   RFC 9457, for everything that is refused or fails
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -60,7 +61,13 @@ class ByAccept(DefaultContentNegotiation):
     """A form that Accept gives no weight is not acceptable (RFC 9110 section 12.4.2)."""
 
     def get_accept_list(self, request: Request) -> list[str]:
-        return [form for form in super().get_accept_list(request) if MediaType(form).quality]
+        return [form for form in super().get_accept_list(request) if _has_weight(form)]
+
+
+def _has_weight(form: str) -> bool:
+    with contextlib.suppress(ValueError):  # parameters that cannot be read
+        return bool(MediaType(form).quality)
+    return False
 
 
 class Resource(APIView):

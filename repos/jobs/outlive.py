@@ -123,13 +123,13 @@ def _forget(work: _Work, end: Callable[[Job], bool]) -> None:
 def _leave() -> None:
     """This process ends in order: what is under way is another's from now on."""
     with _changed:
-        left = list(_under_way)
+        left = [(work, work.job) for work in _under_way]
         _under_way.clear()
-    for work in left:
+    for work, job in left:
         with contextlib.suppress(DatabaseError, Problem):
-            if work.job is not None:
-                runner.drop(work.job.fence)
-                table.give_back(work.job)
+            if job is not None:
+                runner.drop(job.fence)
+                table.give_back(job)
             else:
                 table.enqueue(work.kind, work.arguments, repository=work.repository, key=work.key)
 

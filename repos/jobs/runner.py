@@ -58,7 +58,7 @@ class Running:
         self.arguments: dict[str, Any] = job.arguments
         self._done, self._total = job.done, job.total
         self._lines: list[str] = []
-        self._logged = job.lines.count()
+        self._logged = 0
         self._written = time.monotonic()
         self._told = False
 
@@ -70,11 +70,6 @@ class Running:
         user = actor_of(self.job.user)
         scopes = None if self.job.scopes is None else tuple(self.job.scopes)
         return Actor(user_id=user.user_id, name=user.name, scopes=scopes)
-
-    @property
-    def is_last(self) -> bool:
-        """Whether it is not begun again, whatever it fails for."""
-        return self.job.attempt >= self.job.attempts
 
     def rights(self) -> tuple[Actor, Rights]:
         """For whom the job acts and what they may now, which may be less than when it was asked for."""

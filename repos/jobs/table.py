@@ -132,7 +132,10 @@ def claim(pk: int) -> Job | None:
     taken = Job.objects.filter(due, pk=pk, attempt__lt=F("attempts")).update(
         state=State.RUNNING, fence=fence, started_at=now, expires_at=now + LEASE, attempt=F("attempt") + 1
     )
-    return Job.objects.select_related("repository", "user").get(pk=pk) if taken else None
+    if not taken:
+        return None
+    JobLine.objects.filter(job_id=pk).delete()  # the log is of one attempt, so that there is room for the last
+    return Job.objects.select_related("repository", "user").get(pk=pk)
 
 
 def renew(fences: Iterable[str]) -> dict[str, bool]:

@@ -297,6 +297,7 @@ def test_everything_that_is_refused_is_told_as_a_problem(world, api):
         (api.get("history/", Accept="application/json;q=0"), 406),
         (api.get("history/", Accept="text/html, */*; q=0.000"), 406),
         (api.get("schema/", Accept="text/html"), 406),
+        (api.get("history/", Accept="application/json; a*=xx'y'%41"), 406),
         (api.put("history/", b"{}", Content_Type="text/plain"), 415),
         (world.request("PUT", "/api/v1/history/", b"{}", user=ADMIN), 415),
         (api.put("history/", b"", **put), 400),
