@@ -122,13 +122,14 @@ def resting(sources: Iterable[Upstream]) -> dict[str, datetime]:
     return dict(known.values_list("upstream", "until"))
 
 
-def refused(source: Upstream, status: int, *, own: bool = True, retry_after: str | None = None) -> UpstreamFailed:
-    """What to tell of a status that is no answer; an upstream that wants to be left alone is. `own`: as `Answer.own`."""
-    if own and (status == 429 or (status == 503 and retry_after)):
+def refused(source: Upstream, answer: upstream.Answer) -> UpstreamFailed:
+    """What to tell of a status that is no answer; an upstream that wants to be left alone is."""
+    retry_after = answer.headers.get("retry-after")
+    if answer.own and (answer.status == 429 or (answer.status == 503 and retry_after)):
         return rest(source, retry_after)
-    rule = "upstream.down" if own and status in (502, 503, 504) else "upstream.status"
-    hint = "ask who runs this registry" if 400 <= status < 500 else "try again later"
-    return UpstreamFailed(f"the upstream answered {status}; {hint}", rule=rule)
+    rule = "upstream.down" if answer.own and answer.status in (502, 503, 504) else "upstream.status"
+    hint = "ask who runs this registry" if 400 <= answer.status < 500 else "try again later"
+    return UpstreamFailed(f"the upstream answered {answer.status}; {hint}", rule=rule)
 
 
 def rest(source: Upstream, retry_after: str | None) -> UpstreamOut:

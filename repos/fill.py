@@ -52,7 +52,7 @@ log = logging.getLogger("entrepot.fill")
 
 LEASE_WAIT = 60.0
 """Seconds that a process waits for another's fetch to which nothing comes, before it fetches for itself."""
-LONGEST_FETCH = 3600.0
+LONGEST_WAIT = 3600.0
 """Seconds that somebody waits for one fetch."""
 TICK = 0.25
 """Seconds after which who waits looks whether there is still a point in it."""
@@ -111,7 +111,7 @@ class Fill:
         Raises Unavailable where too many wait for a silent upstream and, unless `patient`, UpstreamTimeout once it is silent.
         """
         database.release()
-        deadline = time.monotonic() + LONGEST_FETCH
+        deadline = time.monotonic() + LONGEST_WAIT
         with waiting.Place(self.repo) as place, self._changed:
             while not self.ended and self._incoming is None:
                 if time.monotonic() > deadline or not (patient or self._heard_in(waiting.PATIENCE)):
@@ -131,7 +131,7 @@ class Fill:
     def outcome(self) -> Found:
         """The asset when the fetch has ended. Raises the fetch's problem."""
         with self._changed:
-            self._changed.wait_for(lambda: self.ended, LONGEST_FETCH)
+            self._changed.wait_for(lambda: self.ended, LONGEST_WAIT)
         if self._found is not None:
             return self._found
         if self._problem is not None:
@@ -284,7 +284,7 @@ class Fill:
             return replace(self.asset, checked_at=timezone.now())
         if answer.status in (404, 410):
             raise absent(self.path)
-        raise circuit.refused(source, answer.status, own=answer.own, retry_after=answer.headers.get("retry-after"))
+        raise circuit.refused(source, answer)
 
     def _conditions(self) -> dict[str, str]:
         if self.asset is None or self.fresh is None or self.fresh.missing:
@@ -336,7 +336,7 @@ class Fill:
         for chunk in answer.chunks():
             incoming.write(chunk)
             unheard += len(chunk)
-            if unheard >= upstream.PACE * (time.monotonic() - self._heard):  # a drip is as good as silence
+            if upstream.keeps_pace(unheard, self._heard):
                 self._hear()
                 unheard = 0
             with self._changed:
@@ -412,17 +412,19 @@ def join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, ane
 
 def _start(fill: Fill) -> None:
     """Raises Unavailable where requests have begun as many for the same upstreams as there are threads to wait for them."""
-    others = sum(other.repo.upstreams == fill.repo.upstreams for other in _fills.values())
+    others = sum(waiting.key(other.repo) == waiting.key(fill.repo) for other in _fills.values())
+    if waiting.is_counted() and others >= settings.ENTREPOT.threads:
+        raise _too_many()
     try:
-        if waiting.is_counted() and others >= settings.ENTREPOT.threads:
-            raise RuntimeError("too many fetches")
         threading.Thread(target=fill.run, name=f"fill {fill.repo.key}", daemon=True).start()
-    except RuntimeError as error:  # or the system gives no more threads
-        raise Unavailable(
-            "too much is fetched from this upstream already; try again later",
-            rule="upstream.waiting",
-            headers={"Retry-After": "5"},
-        ) from error
+    except RuntimeError as error:  # the system gives no more threads
+        raise _too_many() from error
+
+
+def _too_many() -> Unavailable:
+    return Unavailable(
+        "too much is fetched from this upstream already; try again later", rule="upstream.waiting", headers={"Retry-After": "5"}
+    )
 
 
 def _forget(fill: Fill) -> None:

@@ -189,6 +189,11 @@ def answers(upstream: Upstream) -> bool:
     return response.status not in (429, 502, 503, 504)
 
 
+def keeps_pace(count: int, since: float) -> bool:
+    """Whether so many bytes since a moment (of `time.monotonic`) are no drip, which is as good as silence."""
+    return count >= PACE * (time.monotonic() - since)
+
+
 def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port (RFC 6454), read by the same rules by which the connection is made."""
     parts = parse_url(url)

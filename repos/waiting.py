@@ -45,7 +45,7 @@ class Place:
     """One thread's place among those that wait for the upstreams of a remote: `with Place(repo) as place: place.keep(heard)`."""
 
     def __init__(self, repo: Repo):
-        self._key = _key(repo)
+        self._key = key(repo)
         self._taken = False
 
     def __enter__(self) -> Place:
@@ -72,18 +72,18 @@ class Place:
 
 def check(repo: Repo) -> None:
     """Raises Unavailable where one more would be too many, before it begins a fetch of its own."""
-    key = _key(repo)
+    place = key(repo)
     with _lock:
-        if is_counted() and _crowded(key, 1) and _heard.get(key, math.inf) < time.monotonic() - PATIENCE:
+        if is_counted() and _crowded(place, 1) and _heard.get(place, math.inf) < time.monotonic() - PATIENCE:
             raise _too_many()
 
 
 def heard(repo: Repo) -> None:
     """Something came from an upstream of `repo`."""
-    key = _key(repo)
+    place = key(repo)
     with _lock:
-        if key in _heard:
-            _heard[key] = time.monotonic()
+        if place in _heard:
+            _heard[place] = time.monotonic()
 
 
 def is_counted() -> bool:
@@ -91,7 +91,7 @@ def is_counted() -> bool:
     return not getattr(_this_thread, "uncounted", False)
 
 
-def _key(repo: Repo) -> tuple[str, ...]:
+def key(repo: Repo) -> tuple[str, ...]:
     """Remotes with the same upstreams wait for the same."""
     return tuple(source.url for source in repo.upstreams)
 

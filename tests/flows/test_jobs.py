@@ -350,12 +350,17 @@ def test_a_token_narrows_its_jobs_too(remote):
     assert prefetch(repo, "a", narrow).state == "failed" and up.seen == []
 
 
-def test_a_revoked_token_ends_what_its_jobs_may(remote):
-    repo, up = remote
+def prefetch_by_token(repo) -> tuple[Token, Job]:
+    """A reader's token, and the job that was asked for with it and has not begun."""
     grant("reader", "cache")
     user = User.objects.get(username="reader")
     token, _ = tokens.create(user)
-    job = jobs.enqueue("prefetch", {"text": "a"}, repository=repo, actor=replace(actor_of(user), token_id=token.pk))
+    return token, jobs.enqueue("prefetch", {"text": "a"}, repository=repo, actor=replace(actor_of(user), token_id=token.pk))
+
+
+def test_a_revoked_token_ends_what_its_jobs_may(remote):
+    repo, up = remote
+    token, job = prefetch_by_token(repo)
     tokens.revoke(token)
     runner.run(job.pk)
     job.refresh_from_db()
@@ -386,10 +391,7 @@ def test_what_keeps_the_house_in_order_is_refused_to_who_may_no_longer_ask_for_i
 
 def test_a_token_that_has_only_expired_since_does_not_end_what_was_asked_for_with_it(remote):
     repo, _ = remote
-    grant("reader", "cache")
-    user = User.objects.get(username="reader")
-    token, _ = tokens.create(user)
-    job = jobs.enqueue("prefetch", {"text": "a"}, repository=repo, actor=replace(actor_of(user), token_id=token.pk))
+    token, job = prefetch_by_token(repo)
     Token.objects.filter(pk=token.pk).update(expires_at=database.now() - timedelta(seconds=1))
     runner.run(job.pk)
     job.refresh_from_db()

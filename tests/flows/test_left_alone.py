@@ -157,7 +157,7 @@ def long_ago() -> float:
 
 
 def silent(remote) -> None:
-    waiting._heard[waiting._key(remote)] = long_ago()
+    waiting._heard[waiting.key(remote)] = long_ago()
 
 
 def test_of_those_who_wait_for_a_silent_upstream_a_quarter_of_the_threads_may_go_on(remote):

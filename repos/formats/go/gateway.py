@@ -82,11 +82,7 @@ class Gateway:
                 threading.Thread(target=self._serve, args=(client,), name="gateway", daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with (
-            contextlib.suppress(OSError),
-            self._kept(client),
-            contextlib.closing(connection),
-        ):  # a rest is written to the database
+        with contextlib.suppress(OSError), self._kept(client), contextlib.closing(connection):  # where a rest is written
             client.settimeout(self.source.timeout)
             head, rest = _read_head(client)
             method, target, headers = _parse_head(head)
@@ -155,7 +151,7 @@ class Gateway:
                 f"{_host(url)} names no git repository that may be asked, but {' '.join(found[0])[:200]}", rule="vcs.import"
             )
         if not found and answer.status not in (200, 404, 410):
-            raise circuit.refused(self.source, answer.status, own=answer.own, retry_after=answer.headers.get("retry-after"))
+            raise circuit.refused(self.source, answer)
         metas = "".join(f'<meta name="go-import" content="{escape(" ".join(one))}">' for one in usable)
         return f"<!DOCTYPE html><html><head>{metas}</head></html>".encode()
 
@@ -219,7 +215,7 @@ class Gateway:
                         return True
                     other.sendall(piece)
                     unheard += len(piece) if one is server else 0
-                if unheard >= upstream.PACE * (time.monotonic() - since):
+                if upstream.keeps_pace(unheard, since):
                     self._heard()
                     unheard, since = 0, time.monotonic()
         return False

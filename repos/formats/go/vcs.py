@@ -247,9 +247,9 @@ def _environment(source: Upstream, gateway: Gateway, scratch: Scratch, programs:
 def _home(scratch: Scratch) -> Path:
     """A home in which go gathers no telemetry: for that it starts a process that would outlive the command."""
     home = scratch.make("home")
-    for place in ("home/.config", "home/.config/go", "home/.config/go/telemetry"):
-        scratch.make(place)
-    scratch.write("home/.config/go/telemetry/mode", "off")
+    telemetry = home / ".config" / "go" / "telemetry"
+    telemetry.mkdir(parents=True)
+    (telemetry / "mode").write_text("off")
     return home
 
 
@@ -297,7 +297,7 @@ def _check_nothing_there(source: Upstream, said: str, failure: Problem | None) -
             rule="vcs.credentials",
         )
     if (answered := STATUS.search(said)) and upstream.origin(answered[1]) == upstream.origin(source.url):
-        raise circuit.refused(source, int(answered[2]))
+        raise circuit.refused(source, upstream.Answer(int(answered[2]), {}))
     if not (NO_REPOSITORY if GIT_FAILED.search(said) else NOT_THERE).search(said):
         raise UpstreamFailed(f"version control failed: {_reason(said)}", rule="vcs.failed")
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts.globs import compile_glob
-from problems import Problem
 from repos import catalogue, publish
+from repos.management.told import told
 from repos.models import Asset, Freshness, Repository
 
 BATCH = 500
@@ -29,11 +29,9 @@ class Command(BaseCommand):
         patterns = [compile_glob(path) for path in paths]
         standing = Asset.objects.filter(repository=row, until=None).order_by("path").values_list("path", flat=True)
         wanted = [path for path in standing.iterator() if any(pattern.fullmatch(path) for pattern in patterns)]
-        try:
+        with told():
             for start in range(0, len(wanted), BATCH):
                 publish.delete(repo, wanted[start : start + BATCH], "evict")
-        except Problem as problem:
-            raise CommandError(problem.reason) from problem
         known = Freshness.objects.filter(repository=row).values_list("path_key", flat=True)
         keys = [key for key in known.iterator() if any(pattern.fullmatch(key) for pattern in patterns)]
         for start in range(0, len(keys), BATCH):

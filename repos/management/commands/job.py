@@ -14,10 +14,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 
 from accounts import epoch
-from problems import Problem
 from repos import catalogue, jobs
 from repos.catalogue import Repo
 from repos.jobs import runner
+from repos.management.told import told
 from repos.models import Job, JobLine
 
 LISTED = 50
@@ -72,10 +72,8 @@ class Command(BaseCommand):
             action.add_argument("job", type=int, metavar="ID")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
+        with told():
             getattr(self, f"_{options['action']}")(options)
-        except Problem as problem:
-            raise CommandError(problem.reason) from problem
 
     def _list(self, options: dict[str, Any]) -> None:
         found = Job.objects.select_related("user", "repository").defer("arguments", "result").order_by("-pk")
