@@ -78,10 +78,10 @@ def cached(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, c
 class Fill:
     """One fetch from an upstream, run by a thread of its own, and all who wait for it in this process."""
 
-    def __init__(self, repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, anew: bool):
+    def __init__(self, repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, newer_than: datetime | None):
         self.repo, self.path = repo, path
         self.asset, self.fresh = asset, fresh
-        self._known_at = fresh.checked_at if fresh is not None and anew else None  # what was said by then is not enough
+        self._newer_than = newer_than  # what was said by then is not enough
         self.size = 0
         self.sha256 = ""
         self._changed = threading.Condition()
@@ -238,7 +238,7 @@ class Fill:
         self.asset, self.fresh = known.assets.get(self.repo.id), known.fresh.get(self.repo.id)
         if not is_fresh(self.repo, self.path, self.asset, self.fresh):
             return None
-        if self._known_at is not None and self.fresh is not None and self.fresh.checked_at <= self._known_at:
+        if self._newer_than is not None and self.fresh is not None and self.fresh.checked_at <= self._newer_than:
             return None
         return cached(self.repo, self.path, self.asset, self.fresh, cached_only=False)
 
@@ -398,13 +398,13 @@ _fills: dict[tuple[int, str], Fill] = {}
 _fills_lock = threading.Lock()
 
 
-def join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, anew: bool = False) -> Fill:
+def join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, newer_than: datetime | None = None) -> Fill:
     """The fetch of `path` that is under way in this process, or a new one."""
     place = (repo.id, repo.format.path_key(path))
     with _fills_lock:
         fill = _fills.get(place)
         if fill is None:
-            fill = Fill(repo, path, asset, fresh, anew=anew)
+            fill = Fill(repo, path, asset, fresh, newer_than=newer_than)
             _start(fill)
             _fills[place] = fill
     return fill

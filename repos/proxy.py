@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import datetime
 
 from django.utils import timezone
 
@@ -46,8 +47,10 @@ def get(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cach
         return replace(asset, stale=True)
 
 
-def start(repo: Repo, path: str, *, anew: bool = False) -> Fill:
-    """The fetch of `path` into a remote, for those who need not wait for it. `anew`: though what is cached is fresh still.
+def start(repo: Repo, path: str, *, newer_than: datetime | None = None) -> Fill:
+    """The fetch of `path` into a remote, for those who need not wait for it.
+
+    `newer_than`: also where what is cached is fresh still, unless that was asked for after this moment.
 
     Raises what `get` raises before the upstream is asked.
     """
@@ -55,7 +58,7 @@ def start(repo: Repo, path: str, *, anew: bool = False) -> Fill:
     if repo.offline:
         raise Unavailable(f"{repo.key} is set offline", rule="repository.offline")
     known = rows.look([repo], path)
-    return join(repo, path, known.assets.get(repo.id), known.fresh.get(repo.id), anew=anew)
+    return join(repo, path, known.assets.get(repo.id), known.fresh.get(repo.id), newer_than=newer_than)
 
 
 def is_allowed(repo: Repo, path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
@@ -37,20 +37,20 @@ def ask_for_what_expires() -> None:
     """A job for each remote that has documents in use which expire before the next look, or soon after."""
     remotes = {repo.id: repo for repo in catalogue.repositories(epoch.current()).values() if repo.is_remote and not repo.offline}
     wanted: defaultdict[int, list[str]] = defaultdict(list)
-    for repository_id, path in _expiring():
+    looked = database.now()
+    for repository_id, path in _expiring(looked):
         if repository_id in remotes and proxy.is_allowed(remotes[repository_id], path):
             wanted[repository_id].append(path)
     for repository_id in sorted(wanted):
         jobs.enqueue(
             "revalidate",
-            {"paths": wanted[repository_id]},
+            {"paths": wanted[repository_id], "looked": looked.isoformat()},
             repository=remotes[repository_id],
             key=f"revalidate {repository_id}",
         )
 
 
-def _expiring() -> list[tuple[int, str]]:
-    now = database.now()
+def _expiring(now: datetime) -> list[tuple[int, str]]:
     with connection.cursor() as cursor:
         cursor.execute(EXPIRING, [*map(database.parameter, (now, now + SOONEST + TICK)), AT_ONCE])
         rows = [(pk, path, *map(database.moment, moments)) for pk, path, *moments in cursor.fetchall()]
@@ -70,11 +70,13 @@ def _ahead(lifetime: timedelta) -> timedelta:
 def run(job: jobs.Running) -> dict[str, Any]:
     """Ask for each of the job's paths; what fails is in the log: clients are served what is cached, and find out themselves.
 
-    The rest is left where the upstream fails as a whole.
+    The rest is left where the upstream fails as a whole. What was asked for since it was looked for is not asked for again:
+    another scheduler may have looked at the same time, and its job be done.
     """
     repo, paths = job.repository(), job.arguments["paths"]
+    looked = datetime.fromisoformat(job.arguments["looked"])
     asked = failed = 0
-    for path, outcome in several(job, paths, lambda path: proxy.start(repo, path, anew=True).outcome()):
+    for path, outcome in several(job, paths, lambda path: proxy.start(repo, path, newer_than=looked).outcome()):
         if isinstance(outcome, NotFound):
             job.log(f"{path} is no more")
         elif isinstance(outcome, Problem):

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 
-from repos import database, proxy, rows
+from repos import database, jobs, proxy, rows
 from repos.ahead import AT_ONCE, revalidate
 from repos.jobs import runner
 from repos.models import Asset, Freshness, Job, Usage
@@ -59,6 +59,15 @@ class TestWhatIsAskedFor:
         for thread in threads:
             thread.join()
         assert up.hits("/used") == 2
+
+    def test_a_scheduler_that_comes_late_with_what_it_saw_asks_for_nothing_again(self, remote):
+        """It looked before another's job had begun, and makes its own when that has ended."""
+        repo, up = remote
+        seen = {"paths": ["used"], "looked": database.now().isoformat()}
+        self.look()
+        runner.run(jobs.enqueue("revalidate", seen, repository=repo).pk)
+        assert up.hits("/used") == 2
+        assert set(Job.objects.values_list("state", flat=True)) == {"done"}
 
     def test_an_upstream_that_is_down_leaves_what_is_cached_as_it_was(self, remote):
         repo, up = remote
