@@ -21,13 +21,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
+RUNNING: list[Server] = []
+"""The servers of the module whose tests run."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A test that fails shows what the servers wrote last; one that hung, what they were at too."""
+    report = yield
+    if report.failed:
+        for one in RUNNING:
+            if "Timeout" in str(call.excinfo):
+                one.stacks()
+            report.sections.append((f"log of {one.url}", one.log()[-20_000:]))
+    return report
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
     """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and data of its own, but a node `beside`.
 
     `prefix`: a command that starts the server's. `sqlite`: on SQLite, whatever the others use.
     """
-    started: list[Server] = []
+    started = RUNNING
 
     def start(beside: Server | None = None, prefix: Sequence[str] = (), *, sqlite: bool = False, **environment: str) -> Server:
         if beside is not None:
@@ -43,6 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., S
     yield start
     for one in started:
         one.stop()
+    started.clear()
 
 
 @pytest.fixture(scope="module")

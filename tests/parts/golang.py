@@ -104,7 +104,7 @@ class Client:
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*self.prefix, program(), *arguments],
-            cwd=self.work, env=self.environment, capture_output=True, text=True, timeout=1500,
+            cwd=self.work, env=self.environment, capture_output=True, text=True, timeout=800,
         )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(f"go {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"[-4000:])

@@ -42,7 +42,7 @@ class Relay:
 
     def __init__(self, target: str):
         self.target = target.rstrip("/")
-        self.pool = urllib3.PoolManager(maxsize=32, retries=urllib3.Retry(3, backoff_factor=0.5))
+        self.pool = urllib3.PoolManager(maxsize=32, timeout=60.0, retries=urllib3.Retry(3, backoff_factor=0.5))
         self.seen: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._server = Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"relay": self}))

@@ -62,6 +62,7 @@ class Server:
             "ENTREPOT_ADMIN_PASSWORD": ADMIN_PASSWORD,
             "ENTREPOT_WORKERS": "2",
             "ENTREPOT_THREADS": "32",
+            "PYTHONFAULTHANDLER": "1",
             **self._given,
         }
         self._process: subprocess.Popen | None = None
@@ -88,6 +89,10 @@ class Server:
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
+
+    def stacks(self) -> None:
+        """End all its processes, each of which writes into the log what its threads were at."""
+        self._end(signal.SIGBUS)  # one that faulthandler heeds and gunicorn leaves alone
 
     def _end(self, sign: signal.Signals) -> None:
         if self._process is None:
