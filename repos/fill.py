@@ -187,12 +187,11 @@ class Fill:
         except Exception:
             log.exception("%s: the fetch of %s failed", self.repo.key, self.path)
             found, problem = None, Unavailable("the fetch failed here; the log tells why", rule="proxy.failed")
-        finally:
-            _forget(self)
-            connection.close()
-        with self._changed:
+        _forget(self)
+        with self._changed:  # before anything else can fail: whoever waits has no other way to hear of it
             self._found, self._problem, self._incoming = found, problem, None
             self._changed.notify_all()
+        connection.close()
 
     def _fetch(self) -> Found:
         fence = self._lease()

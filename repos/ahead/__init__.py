@@ -58,6 +58,5 @@ def _alone(do: Callable[[Item], Outcome], item: Item, ended: SimpleQueue[tuple[I
             outcome: Outcome | Exception = do(item)
     except Exception as error:
         outcome = error
-    finally:
-        connection.close()
-    ended.put((item, outcome))
+    ended.put((item, outcome))  # before anything else can fail: the job waits for it, and for nothing else
+    connection.close()
