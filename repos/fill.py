@@ -180,18 +180,20 @@ class Fill:
             raise Interrupted("the upstream sends nothing") from problem
 
     def run(self) -> None:
+        found: Found | None = None
+        problem: Problem | None = Unavailable("the fetch failed here; the log tells why", rule="proxy.failed")
         try:
             found, problem = self._fetch(), None
         except Problem as error:
-            found, problem = None, error
+            problem = error
         except Exception:
             log.exception("%s: the fetch of %s failed", self.repo.key, self.path)
-            found, problem = None, Unavailable("the fetch failed here; the log tells why", rule="proxy.failed")
-        _forget(self)
-        with self._changed:  # before anything else can fail: whoever waits has no other way to hear of it
-            self._found, self._problem, self._incoming = found, problem, None
-            self._changed.notify_all()
-        connection.close()
+        finally:  # before anything else can fail: whoever waits has no other way to hear of it
+            _forget(self)
+            with self._changed:
+                self._found, self._problem, self._incoming = found, problem, None
+                self._changed.notify_all()
+            connection.close()
 
     def _fetch(self) -> Found:
         fence = self._lease()

@@ -23,6 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 RUNNING: list[Server] = []
 """The servers of the module whose tests run."""
+HUNG = "from pytest-timeout"
+"""What is said of a test that came to no end; a deadline of the test's own says something else, and the module goes on."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -31,7 +33,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     if report.failed:
         for one in RUNNING:
-            if "Timeout" in str(call.excinfo):
+            if call.excinfo and HUNG in str(call.excinfo.value):
                 one.stacks()
             report.sections.append((f"log of {one.url}", one.log()[-20_000:]))
     return report
@@ -43,23 +45,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., S
 
     `prefix`: a command that starts the server's. `sqlite`: on SQLite, whatever the others use.
     """
-    started = RUNNING
 
     def start(beside: Server | None = None, prefix: Sequence[str] = (), *, sqlite: bool = False, **environment: str) -> Server:
         if beside is not None:
-            started.append(beside.node())
-            return started[-1].start()
+            RUNNING.append(beside.node())
+            return RUNNING[-1].start()
         data = tmp_path_factory.mktemp("data")
         postgres = None if sqlite else os.environ.get("ENTREPOT_TEST_POSTGRES")
         url = fresh_database(postgres) if postgres else f"sqlite:///{data}/entrepot.sqlite3"
         one = Server(Path(data), url, environment, prefix=prefix)
-        started.append(one)
+        RUNNING.append(one)
         return one.start()
 
     yield start
-    for one in started:
+    for one in RUNNING:
         one.stop()
-    started.clear()
+    RUNNING.clear()
 
 
 @pytest.fixture(scope="module")

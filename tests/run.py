@@ -22,6 +22,8 @@ from tests.parts.postgres import Postgres, binaries
 
 ON_BOTH = ["tests/contract", "tests/flows", "accounts"]
 NOTHING_COLLECTED = 5
+LONGEST_SOAK = "14400"
+"""Seconds after which a test that takes long has hung; of others pyproject.toml tells."""
 
 
 @dataclass
@@ -47,6 +49,8 @@ def main(arguments: list[str]) -> int:
                 "soak" if soak else "not soak",
                 *(chosen or ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder", "--durations=15"]),
             ]
+            if soak:
+                common += ["--timeout", LONGEST_SOAK]
             if postgres:
                 run("PostgreSQL", common, {"ENTREPOT_TEST_POSTGRES": postgres.url}, Path(folder), total)
             if not soak and not chosen:

@@ -13,7 +13,7 @@ from datetime import timedelta
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import OperationalError, connection
 
 from accounts import epoch, tokens
 from accounts.actors import ANONYMOUS, actor_of
@@ -503,6 +503,23 @@ def test_a_prefetch_that_met_an_upstream_that_was_out_gets_all_once_it_answers(r
         runner.run(job.pk)
         job.refresh_from_db()
     assert (job.state, job.result["files"]) == ("done", 20)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("room", ["repos.fill", "repos.ahead"])
+def test_a_connection_that_cannot_be_given_back_keeps_nobody_waiting(remote, monkeypatch, room):
+    given_back = []
+
+    class Stuck:
+        def close(self) -> None:
+            given_back.append(room)
+            connection.close()  # the test's database is to be dropped after all
+            raise OperationalError("the pool is closed")
+
+    monkeypatch.setattr(f"{room}.connection", Stuck())
+    assert prefetch(remote[0], "a").state == "done"
+    assert given_back == [room]
 
 
 def test_a_full_disk_ends_a_prefetch_at_once_until_there_is_room(remote, monkeypatch):
