@@ -63,6 +63,10 @@ class Rights:
         """These rights and implied grants (permissions, repository glob, path glob), which scopes narrow too."""
         return replace(self, grants=(*self.grants, *(Grant(frozenset(words), *where) for words, *where in extra)))
 
+    def narrowed_to(self, scopes: Iterable[str] | None) -> Rights:
+        """What the grants and these scopes allow, instead of those that narrow it now; None: what the grants alone do."""
+        return replace(self, scopes=None if scopes is None else tuple(map(_scope, scopes)))
+
     def _whole(self) -> Rights:
         """What holds without regard to paths."""
         grants = tuple(grant for grant in self.grants if grant.path in EVERY_PATH)
@@ -81,7 +85,7 @@ def rights_of(actor: Actor, epoch: int) -> Rights:
     granted = _GRANTS.get(epoch, actor.user_id)
     if granted is None:
         granted = _GRANTS.put(epoch, actor.user_id, _granted_to(actor.user_id))
-    return Rights(granted, None if actor.scopes is None else tuple(map(_scope, actor.scopes)))
+    return Rights(granted).narrowed_to(actor.scopes)
 
 
 def _granted_to(user_id: int | None) -> tuple[Grant, ...]:

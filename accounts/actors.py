@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A user, a robot, or anonymous; with `scopes` when a token narrows what they may. Holds no secret."""
+    """A user, a robot, or anonymous; with `scopes` when a token, or a pass, narrows what they may. Holds no secret."""
 
     user_id: int | None
     name: str
     token_id: int | None = None
     scopes: tuple[str, ...] | None = None
+    by_pass: bool = False
+    """Whether they showed a pass, and could have one that says more."""
 
     @property
     def anonymous(self) -> bool:

@@ -1,7 +1,8 @@
 """From an Authorization header to an actor, in exactly one query.
 
 Basic carries a password, or a token as the password (with any user name) or as the user name (with no password); Bearer
-carries a token. Whatever is wrong, the answer is one and the same, so that nobody learns which users there are.
+carries a token, or a pass (`accounts.passes`). Whatever is wrong, the answer is one and the same, so that nobody learns
+which users there are.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from django.db import connection
 from django.utils import timezone
 
 import problems
-from accounts import passwords, tokens
+from accounts import passes, passwords, tokens
 from accounts.actors import ANONYMOUS, Actor, Identity
 from accounts.epoch import current, number_in
 from accounts.permissions import ANONYMOUS_USER
 
 __all__ = ["ANONYMOUS", "Actor", "Identity", "authenticate"]
 
+CHALLENGE = 'Basic realm="Entrepot", charset="UTF-8"'
+"""What a 401 says of how to sign in (RFC 7617), where the client has no other way of its own."""
 LONGEST = 8192
 """Characters of the header that are looked at."""
 
@@ -40,7 +43,8 @@ def authenticate(authorization: str | None) -> Identity:
         case "basic":
             return _by_basic(credentials.strip(" "))
         case "bearer":
-            return _by_token(credentials.strip(" "))
+            secret = credentials.strip(" ")
+            return _by_pass(secret) if passes.is_pass(secret) else by_token(secret)
     raise _refused()
 
 
@@ -51,10 +55,10 @@ def _by_basic(credentials: str) -> Identity:
         raise _refused()
     name, _, password = pair.partition(":")
     if tokens.is_secret(password):
-        return _by_token(password)
+        return by_token(password)
     if tokens.is_secret(name) and not password:
-        return _by_token(name)
-    return _by_password(unicodedata.normalize("NFKC", name), password)
+        return by_token(name)
+    return by_password(name, password)
 
 
 def _decoded(credentials: str) -> str | None:
@@ -65,7 +69,8 @@ def _decoded(credentials: str) -> str | None:
         return None
 
 
-def _by_token(secret: str) -> Identity:
+def by_token(secret: str) -> Identity:
+    """Who a token's secret signs in. Raises problems.Unauthenticated."""
     if not tokens.is_secret(secret):
         raise _refused()
     now = connection.ops.adapt_datetimefield_value(timezone.now())
@@ -77,11 +82,25 @@ def _by_token(secret: str) -> Identity:
     return Identity(Actor(user_id, username, token_id, narrowed), epoch)
 
 
-def _by_password(name: str, password: str) -> Identity:
+def by_password(name: str, password: str) -> Identity:
+    """Who a user's name and password sign in. Raises problems.Unauthenticated, problems.Unavailable."""
+    name = unicodedata.normalize("NFKC", name)
     epoch, user_id, username, stored = _one(_PASSWORD, [name, ANONYMOUS_USER])
     if not passwords.matches(name, password, stored):
         raise _refused()
     return Identity(Actor(user_id, username), epoch)
+
+
+def _by_pass(text: str) -> Identity:
+    """A pass is worth what the user, and the token that it was issued by, still are."""
+    said = passes.read(text)
+    if said is None:
+        raise _refused()
+    now = connection.ops.adapt_datetimefield_value(timezone.now())
+    epoch, user_id, username, token_id = _one(_PASS, [said.token_id, now, said.user_id])
+    if (user_id, token_id) != (said.user_id, said.token_id):
+        raise _refused()
+    return Identity(Actor(user_id, username or ANONYMOUS.name, token_id, said.scopes, by_pass=True), epoch)
 
 
 def _one(sql: str, parameters: list[Any]) -> tuple[Any, ...]:
@@ -109,5 +128,14 @@ _PASSWORD = """
 SELECT epoch.number, person.id, person.username, person.password
 FROM accounts_epoch epoch
 LEFT JOIN accounts_user person ON person.username = %s AND person.is_active AND person.username <> %s
+WHERE epoch.id = 1
+"""
+
+_PASS = """
+SELECT epoch.number, person.id, person.username, token.id
+FROM accounts_epoch epoch
+LEFT JOIN accounts_token token ON token.id = %s
+    AND token.revoked_at IS NULL AND (token.expires_at IS NULL OR token.expires_at > %s)
+LEFT JOIN accounts_user person ON person.id = %s AND person.is_active
 WHERE epoch.id = 1
 """
