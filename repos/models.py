@@ -169,6 +169,7 @@ class Reference(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["blob", "digest", "kind"], name="one_reference")]
+        indexes = [models.Index(fields=["digest"], name="reference_digest")]
 
 
 class Freshness(models.Model):
@@ -223,6 +224,28 @@ class Aside(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["repository", "path_key"], name="one_aside")]
+
+
+class Upload(models.Model):
+    """Bytes that a client sends in several requests, any of which any process answers.
+
+    `offset` is how many have come, in `parts` of the store; who adds one sets both, if nobody has meanwhile.
+    """
+
+    id = models.CharField(max_length=32, primary_key=True)
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="uploads")
+    package = BytesOrderedField(max_length=PATH_BYTES)
+    actor = models.CharField(max_length=150)
+    offset = models.BigIntegerField(default=0)
+    parts = models.JSONField(default=list)
+    sha256 = models.CharField(max_length=64, blank=True, help_text="of the bytes so far; empty: not known without reading them")
+    touched_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["touched_at"], name="upload_touched")]
+
+    def __str__(self) -> str:
+        return f"upload {self.pk}"
 
 
 class Usage(models.Model):

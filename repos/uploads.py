@@ -25,15 +25,17 @@ LENGTHS = {"sha256": 64, "sha1": 40, "md5": 32, "sha512": 128}
 
 
 @contextlib.contextmanager
-def receive(call: Call, limit: int | None = None) -> Iterator[Incoming]:
+def receive(call: Call, limit: int | None = None, *, digests: tuple[str, ...] = ()) -> Iterator[Incoming]:
     """The whole body of the request, verified against its length and the digests that its headers claim.
+
+    `digests`: what is computed besides those of the format, as hashlib names.
 
     Raises Malformed for a body that ends early or has another digest, TooLarge past `limit` bytes or the format's.
     Leaving the block without having kept the bytes discards them.
     """
     claims = claimed_digests(call.request)
     form = call.repo.format
-    names = tuple(dict.fromkeys((*form.digests, *(name for name in claims if name != "sha256"))))
+    names = tuple(dict.fromkeys((*form.digests, *digests, *(name for name in claims if name != "sha256"))))
     limit = form.largest if limit is None else limit
     with store().receive(limit, names) as incoming:
         database.release()
@@ -43,15 +45,19 @@ def receive(call: Call, limit: int | None = None) -> Iterator[Incoming]:
         yield incoming
 
 
-def body_stream(request: HttpRequest, limit: int | None = None) -> Iterator[bytes]:
+def body_stream(request: HttpRequest, limit: int | None = None, *, part: bool = False) -> Iterator[bytes]:
     """The request's body in pieces. Django reads a chunked body as empty, so the server's own stream is used.
+
+    `part`: it is one of several, and may have a Content-Range, which is the caller's to judge, or nothing in it at all.
 
     Raises Malformed where the body is shorter than its Content-Length or its last chunk is missing, TooLarge past `limit`.
     """
     length = request.META.get("CONTENT_LENGTH") or None
     if length is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
+        if part:
+            return
         raise Malformed("the upload has neither Content-Length nor chunks; send one of them", rule="body.length")
-    if "Content-Range" in request.headers:
+    if "Content-Range" in request.headers and not part:
         raise Malformed("a part cannot be put; send the whole without Content-Range", rule="body.range")
     left = _length(length, limit) if length is not None else None
     stream = request.META["wsgi.input"]

@@ -7,13 +7,19 @@ The way of new bytes:
         incoming.open()                           read what has been written so far
         key = incoming.keep()                     durable under a key that was never used before
                                                   (leaving the block without keep() discards the bytes)
+
+Of bytes that come in several requests each is a part; the parts outlive the process, and any other joins them:
+
+        name = incoming.set_aside()               instead of keep()
+    with store.join([name, …]) as incoming:       the parts in their order, to be read and kept
+    store.discard_part(name)
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -57,6 +63,9 @@ class Incoming(Protocol):
     def keep(self) -> str:
         """Make the bytes durable and return their new key. Raises StorageFull."""
 
+    def set_aside(self) -> str:
+        """Let the bytes outlive the block as a part, whose name is returned. They survive the process, not the machine."""
+
     def __enter__(self) -> Incoming: ...
 
     def __exit__(self, *_: object) -> None: ...
@@ -85,3 +94,14 @@ class Store(Protocol):
         """Bytes that were being received when their writer ended; `key` is of use to `discard` only."""
 
     def discard(self, leftover: Stored) -> None: ...
+
+    def join(self, parts: Sequence[str], digests: tuple[str, ...] = (), sha256: str = "") -> Incoming:
+        """The bytes of these parts, which stay. `sha256` is theirs where it is known, so that they need not be read.
+
+        Raises FileNotFoundError where one is gone, StorageFull.
+        """
+
+    def parts(self) -> Iterator[Stored]:
+        """All parts; `key` is the name."""
+
+    def discard_part(self, name: str) -> None: ...

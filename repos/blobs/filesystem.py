@@ -2,6 +2,7 @@
 
     <root>/ab/<sha256>/<unique>     objects
     <root>/incoming/<random>        bytes being received
+    <root>/parts/<random>           bytes that wait for those that follow them
 
 An object appears by a rename within the filesystem, after its bytes and before the rename's folder are synced, so that a
 crash at any moment leaves either a whole object or a file under incoming/.
@@ -13,15 +14,18 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from problems import StorageFull, TooLarge
-from repos.blobs import KEY, Stored, new_key
+from repos.blobs import CHUNK, KEY, Stored, new_key
 
+PART = re.compile("[0-9a-f]{32}")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -31,8 +35,9 @@ class FilesystemStore:
     def __init__(self, root: Path):
         self.root = root
         self.incoming = root / "incoming"
-        if not self.incoming.is_dir():
-            for name in ("incoming", *(f"{number:02x}" for number in range(256))):
+        self.set_aside = root / "parts"
+        if not (self.incoming.is_dir() and self.set_aside.is_dir()):
+            for name in ("incoming", "parts", *(f"{number:02x}" for number in range(256))):
                 (root / name).mkdir(parents=True, exist_ok=True)
             _sync_folder(root)
 
@@ -59,14 +64,33 @@ class FilesystemStore:
                 yield Stored(file.relative_to(self.root).as_posix(), stat.st_size, now - stat.st_mtime)
 
     def leftovers(self) -> Iterator[Stored]:
-        now = time.time()
-        for file in self.incoming.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                stat = file.stat()
-                yield Stored(file.name, stat.st_size, now - stat.st_mtime)
+        return _files(self.incoming)
 
     def discard(self, leftover: Stored) -> None:
         (self.incoming / leftover.key).unlink(missing_ok=True)
+
+    def join(self, parts: Sequence[str], digests: tuple[str, ...] = (), sha256: str = "") -> FilesystemIncoming:
+        incoming = FilesystemIncoming(self, None, digests)
+        try:
+            if len(parts) == 1:
+                incoming.adopt(self._part(parts[0]), sha256)
+            else:
+                incoming.copy(map(self._part, parts))
+        except BaseException:
+            incoming.__exit__()
+            raise
+        return incoming
+
+    def parts(self) -> Iterator[Stored]:
+        return _files(self.set_aside)
+
+    def discard_part(self, name: str) -> None:
+        self._part(name).unlink(missing_ok=True)
+
+    def _part(self, name: str) -> Path:
+        if not PART.fullmatch(name):
+            raise ValueError(f"not a part's name: {name!r}")
+        return self.set_aside / name
 
     def _file(self, key: str) -> Path:
         if not KEY.fullmatch(key):
@@ -85,10 +109,11 @@ class FilesystemIncoming:
         self._others = {name: hashlib.new(name, usedforsecurity=False) for name in digests}
         self._file = store.incoming / secrets.token_hex(16)
         self._out = self._file.open("xb", buffering=0)
+        self._known = ""
 
     @property
     def sha256(self) -> str:
-        return self._sha256.hexdigest()
+        return self._known or self._sha256.hexdigest()
 
     @property
     def digests(self) -> dict[str, str]:
@@ -101,10 +126,37 @@ class FilesystemIncoming:
         with _room():
             while view:
                 view = view[self._out.write(view) :]
+        self._hash(chunk)
+
+    def _hash(self, chunk: bytes) -> None:
         self._sha256.update(chunk)
         for hasher in self._others.values():
             hasher.update(chunk)
         self.size += len(chunk)
+
+    def copy(self, parts: Iterable[Path]) -> None:
+        """Append these parts, read once."""
+        for part in parts:
+            for chunk in _chunks(part):
+                self.write(chunk)
+
+    def adopt(self, part: Path, sha256: str) -> None:
+        """Be this part, under a second name, with nothing copied; read only where a digest is wanted that is not known."""
+        self._out.close()
+        self._file.unlink()
+        try:
+            os.link(part, self._file)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a filesystem without hard links
+            with _room():
+                shutil.copyfile(part, self._file)
+        self._out = self._file.open("ab", buffering=0)
+        if sha256 and not self._others:
+            self._known, self.size = sha256, self._file.stat().st_size
+            return
+        for chunk in _chunks(self._file):
+            self._hash(chunk)
 
     def open(self) -> BinaryIO:
         return self._file.open("rb")
@@ -117,6 +169,12 @@ class FilesystemIncoming:
             self._out.close()
             self._move(target)
         return key
+
+    def set_aside(self) -> str:
+        self._out.close()
+        name = secrets.token_hex(16)
+        self._file.rename(self._store.set_aside / name)
+        return name
 
     def _move(self, target: Path) -> None:
         while True:
@@ -136,6 +194,20 @@ class FilesystemIncoming:
     def __exit__(self, *_: object) -> None:
         self._out.close()
         self._file.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> Iterator[Stored]:
+    now = time.time()
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            stat = file.stat()
+            yield Stored(file.name, stat.st_size, now - stat.st_mtime)
+
+
+def _chunks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as source:
+        while chunk := source.read(CHUNK):
+            yield chunk
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from datetime import timedelta
 from django.db import connection
 from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q
 
-from repos import database
+from repos import database, sessions
 from repos.blobs import CHUNK, Store
 from repos.blobs.stores import store
 from repos.models import Asset, Blob, Change, Repository
@@ -86,6 +86,8 @@ def _bytes_without_rows(bytes_: Store, grace: timedelta) -> Iterator[Finding]:
     for item in bytes_.leftovers():
         if item.age > grace.total_seconds():
             yield Finding("leftover", f"incoming/{item.key} was never completed; gc removes it")
+    for item in sessions.parts_of_none(grace):
+        yield Finding("leftover", f"parts/{item.key} belongs to no upload; gc removes it")
 
 
 def _sha256(bytes_: Store, key: str) -> str:

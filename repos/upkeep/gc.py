@@ -1,4 +1,6 @@
-"""Frees the bytes that history no longer keeps, while everything runs. What remotes hold unused is closed first.
+"""Frees the bytes that history no longer keeps, while everything runs.
+
+First it closes what remotes hold unused, and what locals hold only for something that is gone, and ends abandoned uploads.
 
 A blob is free when no open asset, no asset closed within history.keep, and nothing put aside has it, and it is older than
 the grace. It goes in three steps, each of which may be the last before a crash: mark the row deleting (and commit), delete
@@ -17,11 +19,13 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 
-from repos import database, jobs
+from repos import database, jobs, sessions
 from repos.blobs.stores import store
 from repos.jobs import schedule
 from repos.models import Aside, Asset, Blob, Freshness, Lease, Rest
 from repos.upkeep import expire, fsck, kept_for
+from repos.upkeep.unheld import GRACE as UNHELD
+from repos.upkeep.unheld import close_unheld
 
 GRACE = timedelta(hours=1)
 STRAY = timedelta(hours=1)
@@ -54,11 +58,14 @@ def run(job: jobs.Running) -> dict[str, Any]:
 def sweep(
     *,
     grace: timedelta = GRACE,
+    unheld: timedelta = UNHELD,
     stray: timedelta = STRAY,
     dry_run: bool = False,
     told: Callable[[int], None] = lambda blobs: None,
 ) -> Freed:
     """Free what is free and older than `grace`; remove what no row names and is older than `stray`. `dry_run` only counts.
+
+    What nothing refers to any more is closed after `unheld`, which should be longer than any push takes.
 
     `told` hears after each step how many blobs were freed, and may end the sweep by raising: what is left the next does.
     Any `grace` is safe while others publish. A `stray` shorter than an upload takes from its last byte to its commit is not.
@@ -66,6 +73,8 @@ def sweep(
     freed = Freed()
     if not dry_run:
         expire.close_unused(lambda _: told(0))
+        close_unheld(unheld, lambda _: told(0))
+        sessions.reap()
         Aside.objects.filter(expires_at__lt=database.now()).delete()
         Lease.objects.filter(expires_at__lt=database.now() - grace).delete()
         Freshness.objects.filter(missing=True, expires_at__lt=database.now()).delete()
@@ -134,3 +143,8 @@ def _remove_strays(freed: Freed, age: timedelta, *, dry_run: bool) -> None:
             freed.size += item.size
             if not dry_run:
                 bytes_.discard(item)
+    for item in sessions.parts_of_none(age):
+        freed.leftovers += 1
+        freed.size += item.size
+        if not dry_run:
+            bytes_.discard_part(item.key)

@@ -19,7 +19,14 @@ class Command(BaseCommand):
         parser.add_argument(
             "--grace", type=int, default=3600, metavar="SECONDS", help="leave alone what is younger (default %(default)s)"
         )
-
+        parser.add_argument(
+            "--unheld",
+            type=int,
+            default=86400,
+            metavar="SECONDS",
+            help="how long layers and the like are kept to which nothing refers, since a push may be under way (default"
+            " %(default)s)",
+        )
         parser.add_argument(
             "--stray",
             type=int,
@@ -29,7 +36,12 @@ class Command(BaseCommand):
             " an upload's bytes are there before its row (default %(default)s)",
         )
 
-    def handle(self, *, dry_run: bool, grace: int, stray: int, **options) -> None:
-        freed = gc.sweep(grace=timedelta(seconds=grace), stray=timedelta(seconds=stray), dry_run=dry_run)
+    def handle(self, *, dry_run: bool, grace: int, unheld: int, stray: int, **options) -> None:
+        freed = gc.sweep(
+            grace=timedelta(seconds=grace),
+            unheld=timedelta(seconds=unheld),
+            stray=timedelta(seconds=stray),
+            dry_run=dry_run,
+        )
         word = "would free" if dry_run else "freed"
         self.stdout.write(f"{word} {freed}")
