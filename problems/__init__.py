@@ -4,6 +4,7 @@
     ├── Malformed            400  the request itself is wrong
     ├── Unauthenticated      401  who are you? (with a challenge)
     ├── Forbidden            403  you may not, or a rule of the repository says no
+    │   └── UpstreamDenied   403  the upstream does not let this server have it
     ├── NotFound             404  absent, or hidden from you: the two look alike
     ├── MethodRefused        405  this kind of repository does not do that
     ├── NotAcceptable        406  not in a form that the client takes
@@ -62,6 +63,10 @@ class Unauthenticated(Problem):
 
 class Forbidden(Problem):
     status, title = 403, "Forbidden"
+
+
+class UpstreamDenied(Forbidden):
+    pass
 
 
 class NotFound(Problem):

@@ -17,12 +17,13 @@ from repos.catalogue import Repo
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """Who asks for what. `path` is the checked artefact path after the repository's key."""
+    """Who asks for what. `path` is the checked artefact path after the repository's key, `accept` the media types they take."""
 
     repo: Repo
     path: str
     actor: Actor
     rights: Rights
+    accept: str = ""
 
     def may(self, permission: str, repo: Repo, package: str | None) -> bool:
         return self.rights.allows(permission, repo.key, package)
@@ -39,3 +40,5 @@ class Call(Query):
     """A query and the request that it came by."""
 
     request: HttpRequest
+    root: str = ""
+    """What stands before the path in the URL, as the client wrote it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -11,14 +12,14 @@ from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from accounts.access import Rights, rights_of
-from accounts.authenticate import Actor, authenticate
+from accounts.actors import Actor, Identity
+from accounts.authenticate import CHALLENGE, authenticate
 from problems import Problem, Unauthenticated, Unavailable
 from repos import catalogue, usage
-from repos.catalogue import Repo
+from repos.catalogue import Catalogue, Repo
 
 log = logging.getLogger("entrepot.gate")
 
-CHALLENGE = {"WWW-Authenticate": 'Basic realm="Entrepot", charset="UTF-8"'}
 READ = "artifact:read"
 UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
@@ -29,17 +30,25 @@ class Caller:
 
     actor: Actor
     rights: Rights
-    repositories: dict[tuple[str, str], Repo]
+    catalogue: Catalogue
+
+    @property
+    def repositories(self) -> Mapping[tuple[str, str], Repo]:
+        return self.catalogue.repositories
 
 
 def recognise(request: HttpRequest) -> Caller:
     """Who sent the request. Raises Unauthenticated where credentials were sent and are wrong."""
-    identity = authenticate(request.headers.get("Authorization"))
+    return known(request, authenticate(request.headers.get("Authorization")))
+
+
+def known(request: HttpRequest, identity: Identity) -> Caller:
+    """Who sent the request, which has said so in a way of its own."""
     if identity.actor.token_id is not None:
         usage.write_soon()
-    repositories = catalogue.repositories(identity.epoch)
-    rights = rights_of(identity.actor, identity.epoch).plus(_open_on_loopback(request, repositories))
-    return Caller(identity.actor, rights, repositories)
+    there = catalogue.load(identity.epoch)
+    rights = rights_of(identity.actor, identity.epoch).plus(_open_on_loopback(request, there.repositories))
+    return Caller(identity.actor, rights, there)
 
 
 def problem_of(request: HttpRequest, error: Exception) -> Problem:
@@ -52,12 +61,15 @@ def problem_of(request: HttpRequest, error: Exception) -> Problem:
     return Problem("an error here, not in the request; the server's log tells more")
 
 
-def refusal(problem: Problem, media_type: str, content: bytes) -> HttpResponse:
-    """The problem as HTTP with a body in the client's own words; the reason also as a header and in the status line."""
+def refusal(problem: Problem, media_type: str, content: bytes, challenge: str = CHALLENGE) -> HttpResponse:
+    """The problem as HTTP with a body in the client's own words; the reason also as a header and in the status line.
+
+    `challenge` tells who is not known how to sign in.
+    """
     reason = UNPRINTABLE.sub("?", problem.reason)
     response = HttpResponse(content, status=problem.status, reason=reason[:200], content_type=media_type)
-    challenge = CHALLENGE if isinstance(problem, Unauthenticated) else {}
-    for name, value in {"X-Entrepot-Reason": reason[:1000], **challenge, **problem.headers}.items():
+    asked = {"WWW-Authenticate": challenge} if isinstance(problem, Unauthenticated) else {}
+    for name, value in {"X-Entrepot-Reason": reason[:1000], **asked, **problem.headers}.items():
         response.headers[name] = value
     return response
 
@@ -74,7 +86,7 @@ def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase
 
 
 def _open_on_loopback(
-    request: HttpRequest, repositories: dict[tuple[str, str], Repo]
+    request: HttpRequest, repositories: Mapping[tuple[str, str], Repo]
 ) -> tuple[tuple[frozenset[str], str, str], ...]:
     """What the first start made may be read by all, for as long as only this machine can ask.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from repos.format import Format, installed
 from repos.secrets import unseal
 
 DURATION = re.compile(r"(\d+)(s|m|h|d)")
+PORT = re.compile(r":[0-9]+$")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -47,6 +49,8 @@ class Upstream:
     sealed_password: str = field(default="", repr=False)
     sealed_token: str = field(default="", repr=False)
     ca: str = ""
+    auth: str = ""
+    """The address of its token service, which gets its credentials too; empty: only its own may."""
     timeout: float = 30.0
     vcs: str = ""
     match: Patterns = Patterns()
@@ -145,15 +149,48 @@ class Repo:
 
     def never_changes(self, path: str) -> bool:
         """Whether what stands at `path` can never be replaced: by the format's rule or this repository's patterns."""
-        return self.format.lifetime(path, self.cache.lifetime) is None or self.immutable.match(path, self.format.package(path))
+        return self.format.lifetime(path, self.cache.lifetime) is None or self.immutable.match(*self.format.names(path))
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Every usable repository by (format key, key), and the hosts that lead to one each: by name, name and port, or `:port`."""
+
+    repositories: Mapping[tuple[str, str], Repo] = field(default_factory=dict)
+    hosts: Mapping[str, str] = field(default_factory=dict)
+
+    def behind(self, host: str, format: str) -> Repo | None:
+        """The repository of a format to which the host of a request, as its Host header says it, leads by itself."""
+        key = next((self.hosts[name] for name in _names_of(host) if name in self.hosts), None)
+        return self.repositories.get((format, key)) if key else None
+
+    def place(self, host: str, format: str, name: str) -> tuple[str, Repo | None, str]:
+        """The key and the repository that a name under a format's mount begins with, unless the host says it, and the rest."""
+        repo = self.behind(host, format)
+        if repo is not None:
+            return repo.key, repo, name
+        key, _, rest = name.partition("/")
+        return key, self.repositories.get((format, key)), rest
+
+
+def _names_of(host: str) -> tuple[str, ...]:
+    """By what a host can be named, the most telling first."""
+    whole = host.lower()
+    name = PORT.sub("", whole)
+    return whole, name, whole.removeprefix(name)
+
+
+def leads_somewhere(host: str) -> bool:
+    """Whether the host of a request leads to a repository, as last loaded."""
+    return any(name in _known[1].hosts for name in _names_of(host))
 
 
 _lock = threading.Lock()
-_known: tuple[int, dict[tuple[str, str], Repo]] = (-1, {})
+_known: tuple[int, Catalogue] = (-1, Catalogue())
 
 
-def repositories(epoch: int) -> dict[tuple[str, str], Repo]:
-    """Every usable repository by (format key, key), as of a configuration epoch; one query when the epoch has moved."""
+def load(epoch: int) -> Catalogue:
+    """All there is, as of a configuration epoch; a few queries when the epoch has moved, else none."""
     global _known
     known = _known
     if known[0] != epoch:
@@ -164,32 +201,37 @@ def repositories(epoch: int) -> dict[tuple[str, str], Repo]:
     return known[1]
 
 
+def repositories(epoch: int) -> Mapping[tuple[str, str], Repo]:
+    """Every usable repository by (format key, key), as of a configuration epoch."""
+    return load(epoch).repositories
+
+
 def forget() -> None:
     """Drop what is known, for a database that was replaced under the process."""
     global _known
-    _known = (-1, {})
+    _known = (-1, Catalogue())
 
 
-def _load() -> dict[tuple[str, str], Repo]:
+def _load() -> Catalogue:
     rows = [row for row in models.Repository.objects.order_by("key") if row.format in installed()]
-    egress = _egress()
+    egress = _setting("egress").get("allow", ())
     plain = {row.key: _repo(row, {}, egress) for row in rows if row.kind != models.Repository.Kind.VIRTUAL}
     virtual = {row.key: _repo(row, plain, egress) for row in rows if row.kind == models.Repository.Kind.VIRTUAL}
-    return {(repo.format.key, repo.key): repo for repo in (plain | virtual).values()}
+    return Catalogue({(repo.format.key, repo.key): repo for repo in (plain | virtual).values()}, _setting("hosts"))
 
 
 def load_one(row: models.Repository) -> Repo:
     """A local or remote repository straight from its row."""
-    return _repo(row, {}, _egress())
+    return _repo(row, {}, _setting("egress").get("allow", ()))
 
 
-def _egress() -> tuple[str, ...]:
-    """The networks of `egress.allow`."""
-    row = models.Setting.objects.filter(name="egress").first()
-    return tuple(row.value.get("allow", ())) if row else ()
+def _setting(name: str) -> dict:
+    """A section of the configuration that belongs to no repository."""
+    row = models.Setting.objects.filter(name=name).first()
+    return row.value if row else {}
 
 
-def _repo(row: models.Repository, others: dict[str, Repo], egress: tuple[str, ...]) -> Repo:
+def _repo(row: models.Repository, others: dict[str, Repo], egress: Sequence[str]) -> Repo:
     settings = row.settings
     members = [others[key] for key in settings.get("members", ()) if key in others]
     return Repo(
@@ -213,15 +255,16 @@ def _repo(row: models.Repository, others: dict[str, Repo], egress: tuple[str, ..
     )
 
 
-def _upstream(item: dict, egress: tuple[str, ...]) -> Upstream:
+def _upstream(item: dict, egress: Sequence[str]) -> Upstream:
     return Upstream(
         url=item["url"].rstrip("/"),
         username=item.get("username", ""),
         sealed_password=item.get("password", {}).get("sealed", ""),
         sealed_token=item.get("token", {}).get("sealed", ""),
         ca=item.get("ca", ""),
+        auth=item.get("auth", ""),
         timeout=duration(item["timeout"]).total_seconds() if "timeout" in item else Upstream.timeout,
-        egress=egress,
+        egress=tuple(egress),
         vcs=item.get("vcs", ""),
         match=_patterns(item.get("match", ())),
         folder=item.get("folder", ""),

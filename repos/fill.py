@@ -43,6 +43,7 @@ from repos import circuit, database, jobs, leases, publish, rows, upstream, wait
 from repos.blobs import CHUNK, Incoming
 from repos.blobs.stores import store
 from repos.catalogue import Repo, Upstream
+from repos.format import Question
 from repos.models import Freshness
 from repos.publish import Bytes, New
 from repos.rows import Found, Fresh
@@ -78,8 +79,11 @@ def cached(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, c
 class Fill:
     """One fetch from an upstream, run by a thread of its own, and all who wait for it in this process."""
 
-    def __init__(self, repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, newer_than: datetime | None):
+    def __init__(
+        self, repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, newer_than: datetime | None, accept: str
+    ):
         self.repo, self.path = repo, path
+        self._accept = accept
         self.asset, self.fresh = asset, fresh
         self._newer_than = newer_than  # what was said by then is not enough
         self.size = 0
@@ -265,11 +269,12 @@ class Fill:
 
     def _ask(self, source: Upstream, fence: str) -> Found:
         form = self.repo.format
-        if source.vcs:
-            answer = form.ask_vcs(source, self.path, self._hear)
-        else:
+        standing = self.asset.sha256 if self.asset else ""
+        question = Question(self.repo, self.path, self._conditions(), standing, self._accept, self._hear)
+        answer = form.ask(source, question)
+        if answer is None:
             url = form.upstream_url(source.url, source.within(self.path))
-            answer = upstream.ask(source, url, self._conditions())
+            answer = upstream.ask(source, url, question.conditions)
         self._hear()
         try:
             return self._judged(source, answer, fence)
@@ -295,13 +300,15 @@ class Fill:
 
     def _receive(self, answer: Answer, fence: str) -> Found:
         """Take the body in, verify it and record it."""
-        expected = "" if answer.encoding else answer.stated_sha256
+        form = self.repo.format
+        algorithm, _, named = form.digest(self.path).partition(":")
+        expected = named if algorithm == "sha256" else "" if answer.encoding else answer.stated_sha256
+        digests = form.digests if algorithm in ("", "sha256", *form.digests) else (*form.digests, algorithm)
         if not answer.framed and not expected:
             raise UpstreamFailed(
                 "the upstream's answer has no length, so a cut cannot be told from its end", rule="upstream.framing"
             )
-        form = self.repo.format
-        with store().receive(form.largest, form.digests) as incoming, _blamed_on_the_upstream():
+        with store().receive(form.largest, digests) as incoming, _blamed_on_the_upstream():
             self._let_others_read(answer, incoming, expected)
             try:
                 self._take(answer, incoming)
@@ -310,12 +317,16 @@ class Fill:
                     self._incoming = None  # its file is about to move or to go: who comes now waits for the end
             if answer.length is not None and incoming.size != answer.length:
                 raise UpstreamFailed("the upstream's body has another length than its head says", rule="upstream.framing")
-            if expected and incoming.sha256 != expected:
-                raise UpstreamFailed("the upstream's bytes do not have the digest that it stated", rule="upstream.digest")
-            described = form.describe(self.path, incoming.open, published=False)
-            new = New(self.path, Bytes.of(incoming), described)
+            if (expected and incoming.sha256 != expected) or incoming.digests.get(algorithm, named) != named:
+                raise UpstreamFailed("the upstream's bytes do not have the digest that they should have", rule="upstream.digest")
+            media_type = answer.headers.get("content-type", "")
+            bytes_ = Bytes.of(incoming)
+            news = [
+                New(path, bytes_, form.describe(path, incoming.open, published=False, media_type=media_type))
+                for path in (self.path, *form.stands_also_at(self.path, incoming.sha256))
+            ]
             with contextlib.ExitStack() as stack:
-                news = [new, *self._beside(answer, stack)]
+                news += self._beside(answer, stack)
                 publish.fill(self.repo, news, self._freshness(answer), fence)
         return self._recorded()
 
@@ -399,13 +410,15 @@ _fills: dict[tuple[int, str], Fill] = {}
 _fills_lock = threading.Lock()
 
 
-def join(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, newer_than: datetime | None = None) -> Fill:
-    """The fetch of `path` that is under way in this process, or a new one."""
+def join(
+    repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, newer_than: datetime | None = None, accept: str = ""
+) -> Fill:
+    """The fetch of `path` that is under way in this process, or a new one, for a client that takes these media types."""
     place = (repo.id, repo.format.path_key(path))
     with _fills_lock:
         fill = _fills.get(place)
         if fill is None:
-            fill = Fill(repo, path, asset, fresh, newer_than=newer_than)
+            fill = Fill(repo, path, asset, fresh, newer_than=newer_than, accept=accept)
             _start(fill)
             _fills[place] = fill
     return fill

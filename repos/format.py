@@ -12,16 +12,21 @@ import importlib
 import mimetypes
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from accounts.authenticate import CHALLENGE
 from problems import Malformed, Problem
 
 if TYPE_CHECKING:
+    from django.db.models import QuerySet
+    from django.http import HttpRequest
+
     from repos.catalogue import Repo, Upstream
+    from repos.models import Asset
     from repos.upstream import Answer
 
 
@@ -40,19 +45,36 @@ class Wanted:
     merged: bool = False
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a remote repository asks one of its upstreams.
+
+    `conditions`: headers under which "not changed" (304) is an answer. `standing`: the SHA-256 of what is cached; empty:
+    nothing is. `accept`: the media types that a client takes. `heard` is to be called as often as something comes.
+    """
+
+    repo: Repo
+    path: str
+    conditions: Mapping[str, str]
+    standing: str
+    accept: str
+    heard: Callable[[], None]
+
+
 OpenBlob = Callable[[], BinaryIO]
 """Opens the bytes anew, seekable; the caller closes them."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """What `Format.describe` found. `data` is kept once a blob; the rest stands on the asset."""
+    """What `Format.describe` found. `data` and `references` (digest and kind) are kept once a blob, the rest on the asset."""
 
     package: str
     version: str
     media_type: str
     path_class: str = ""
     data: dict[str, Any] = field(default_factory=dict)
+    references: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,15 @@ def route(method: str, pattern: str, action: str, handler: Callable[..., Any]) -
     return Route(method, re.compile(pattern), action, handler)
 
 
+@dataclass(frozen=True)
+class Page:
+    """What a format answers under its mount that is in no repository. The handler is given the request, and sees to rights."""
+
+    method: str
+    name: str
+    handler: Callable[[HttpRequest], Any]
+
+
 class Format:
     """The rules of one package format. Methods are pure unless they say otherwise; `path` is always a checked artefact path."""
 
@@ -82,7 +113,7 @@ class Format:
     largest: int | None = None
     """The most bytes that one artefact may have; None: no limit of the format's."""
     vcs: tuple[str, ...] = ()
-    """Kinds of version control that an upstream may be, for which there is `ask_vcs`."""
+    """Kinds of version control that an upstream may be, which `ask` then asks."""
 
     @property
     def mount(self) -> str:
@@ -92,6 +123,10 @@ class Format:
     def routes(self) -> list[Route]:
         """What its `views.py` answers, the first match wins."""
         return importlib.import_module(f"{type(self).__module__}.views").ROUTES
+
+    def pages(self) -> list[Page]:
+        """What is answered under the mount beside the repositories."""
+        return getattr(importlib.import_module(f"{type(self).__module__}.views"), "PAGES", [])
 
     def path_key(self, path: str) -> str:
         """`path` by the format's case rule: two paths with one key are the same place."""
@@ -105,11 +140,23 @@ class Format:
         """The name that `path` belongs to, by which it is owned, granted and searched; empty where it belongs to none."""
         return path
 
-    def describe(self, path: str, open_blob: OpenBlob, *, published: bool) -> Described:
+    def names(self, path: str) -> tuple[str, ...]:
+        """What patterns of paths, such as those of what can never change, are held against."""
+        return (path, self.package(path))
+
+    def digest(self, path: str) -> str:
+        """The digest, as ALGORITHM:HEX, of what can stand at `path`, where the path says it; else empty."""
+        return ""
+
+    def stands_also_at(self, path: str, sha256: str) -> tuple[str, ...]:
+        """Where the same bytes stand too, recorded in the same change."""
+        return ()
+
+    def describe(self, path: str, open_blob: OpenBlob, *, published: bool, media_type: str = "") -> Described:
         """Read what was put at `path`; raises Malformed or TooLarge, with the reason, for what the format refuses.
 
-        `published` tells what is hosted here, which must follow every rule, from what an upstream sent, which must be whole and
-        be what was asked for.
+        `media_type` is what the sender calls it. `published` tells what is hosted here, which must follow every rule, from what
+        an upstream sent, which must be whole and be what was asked for.
         """
         guess, encoding = mimetypes.guess_type(path, strict=False)
         return Described(self.package(path), "", guess if guess and not encoding else "application/octet-stream")
@@ -120,12 +167,12 @@ class Format:
 
         return f"{upstream.rstrip('/')}/{quote(path, safe='/!@:+,~$&()*;=')}"
 
-    def ask_vcs(self, upstream: Upstream, path: str, heard: Callable[[], None]) -> Answer:
-        """What an upstream that is version control has at `path` (runs commands). Raises UpstreamFailed, Unavailable.
+    def ask(self, upstream: Upstream, question: Question) -> Answer | None:
+        """An upstream's answer, where it takes more than one GET of `upstream_url` (does network, runs commands).
 
-        Calls `heard` as often as something comes.
+        None: it does not. Raises UpstreamFailed, Unavailable.
         """
-        raise NotImplementedError
+        return None
 
     def one_of_many(self, path: str) -> bool:
         """Whether each upstream has a part of what is at such paths, so that what one lacks is asked of the next."""
@@ -158,8 +205,23 @@ class Format:
         """The digest by which the format's lock files know these bytes (reads the database)."""
         raise NotImplementedError
 
-    def error(self, problem: Problem) -> tuple[str, bytes]:
-        """Media type and body that tell `problem` to the format's clients."""
+    def unheld(self, assets: QuerySet[Asset], before: datetime) -> QuerySet[Asset]:
+        """Those of a local repository's open `assets` that stood for what referred to them, which nothing does since `before`."""
+        return assets.none()
+
+    def asked_for(self, repo: Repo, path: str, query: Mapping[str, str]) -> str:
+        """The path in `repo` that a request is for, where its query says more of it than the URL's own path."""
+        return path
+
+    def challenge(self, request: HttpRequest, target: str, *, insufficient: bool) -> str:
+        """What a 401 says of how to sign in (RFC 9110 section 11.6.1) to who asked for `target`, under the mount.
+
+        `insufficient`: they have, and what they showed does not go so far. Raises Malformed for a host that is not ours.
+        """
+        return CHALLENGE
+
+    def error(self, problem: Problem, target: str) -> tuple[str, bytes]:
+        """Media type and body that tell the format's clients of a `problem` with what they asked for, under the mount."""
         return "text/plain; charset=utf-8", f"{problem.reason}\n".encode()
 
     def setup(self, repo: Repo, base_url: str, *, signed_in: bool) -> str:

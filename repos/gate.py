@@ -4,23 +4,27 @@ anonymous, may not read         401 with the challenge, for what is private and 
 signed in, may not read         404, like absent
 may read, the kind cannot       405: writing to a remote, or to a virtual without deploy_to
 may read, may not write         403 (anonymous: 401)
+a pass that does not say so     401, insufficient_scope, whatever is there
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import quote, urlsplit
 
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 from accounts.actors import Actor
-from problems import Forbidden, MethodRefused, Problem, Unauthenticated, absent
+from problems import Forbidden, Malformed, MethodRefused, Problem, Unauthenticated, absent
 from repos import paths
 from repos.call import Call
-from repos.caller import READ, finish, problem_of, recognise, refusal
+from repos.caller import READ, Caller, finish, problem_of, recognise, refusal
 from repos.catalogue import Repo
 from repos.format import Format, Route
+
+INSUFFICIENT = "insufficient_scope"
+"""The rule by which a pass is not enough (RFC 6750 section 3.1)."""
 
 
 def door(form: Format) -> Callable[[HttpRequest], HttpResponseBase]:
@@ -28,33 +32,77 @@ def door(form: Format) -> Callable[[HttpRequest], HttpResponseBase]:
 
     @csrf_exempt  # clients carry credentials in each request; a browser's session is not accepted here
     def answer(request: HttpRequest) -> HttpResponseBase:
+        target = _target(request).removeprefix(f"/{form.mount}")
         try:
-            call, route, names = enter(request, form)
-            response = route.handler(call, **names)
+            response = _page(request, form, target) or _artefact(request, form, target)
         except Exception as error:
-            problem = problem_of(request, error)
-            response = refusal(problem, *form.error(problem))
+            response = _refused(request, form, target, problem_of(request, error))
         return finish(request, response)
 
     return answer
 
 
-def enter(request: HttpRequest, form: Format) -> tuple[Call, Route, dict[str, str]]:
-    """Let a request in, or raise why not: the call, the route that answers it, and the named parts of its path."""
-    key, _, rest = _target(request).removeprefix(f"/{form.mount}").partition("/")
-    path = paths.parse(rest)
+def _page(request: HttpRequest, form: Format, target: str) -> HttpResponseBase | None:
+    """What is in no repository."""
+    here = [page for page in form.pages() if page.name == target]
+    wanted = "GET" if request.method == "HEAD" else request.method
+    for page in here:
+        if page.method == wanted:
+            return page.handler(request)
+    if here:
+        raise _method_refused(request.method or "", (page.method for page in here))
+    return None
+
+
+def _artefact(request: HttpRequest, form: Format, target: str) -> HttpResponseBase:
+    call, route, names = enter(request, form, target)
+    return route.handler(call, **names)
+
+
+def enter(request: HttpRequest, form: Format, target: str) -> tuple[Call, Route, dict[str, str]]:
+    """Let a request in, or raise why not: the call, the route that answers it, and the named parts of its path.
+
+    `target` is what was asked for under the format's mount.
+    """
     caller = recognise(request)
-    repo = caller.repositories.get((form.key, key))
+    key, repo, path, root = _named(caller, request, form, target)
     package = form.package(path)
-    if repo is None or not caller.rights.allows(READ, key, package or None):
+    if repo is None or not _visible(caller, key, package):
         raise _hidden(caller.actor, path)
     route, names = _route(form, request.method or "", path)
+    if route.action == "read" and not caller.rights.allows(READ, key, package or None):
+        raise _insufficient("read")
     if route.action != "read":
         asked, repo = repo, _writable(repo)
         if not caller.rights.allows(f"artifact:{route.action}", repo.key, package):
             raise _not_allowed(caller.actor, route.action, asked, package)
-    call = Call(repo=repo, path=path, actor=caller.actor, rights=caller.rights, request=request)
+    accept = request.headers.get("Accept", "")
+    call = Call(repo=repo, path=path, actor=caller.actor, rights=caller.rights, accept=accept, request=request, root=root)
     return call, route, names
+
+
+def _visible(caller: Caller, key: str, package: str) -> bool:
+    """Whether the caller may know of it. What a pass narrows is what they do, not what they know."""
+    rights = caller.rights.narrowed_to(None) if caller.actor.by_pass else caller.rights
+    return rights.allows(READ, key, package or None)
+
+
+def _named(caller: Caller, request: HttpRequest, form: Format, target: str) -> tuple[str, Repo | None, str, str]:
+    """The key and the repository that a request names, the path in it, and what stands before the path in the URL."""
+    key, repo, rest = caller.catalogue.place(request.META.get("HTTP_HOST", ""), form.key, target)
+    root = f"/{form.mount}{target.removesuffix(rest)}"
+    path = paths.parse(rest)
+    return key, repo, form.asked_for(repo, path, request.GET) if repo else path, root
+
+
+def _refused(request: HttpRequest, form: Format, target: str, problem: Problem) -> HttpResponse:
+    challenge = ""
+    if isinstance(problem, Unauthenticated):
+        try:
+            challenge = form.challenge(request, target, insufficient=problem.rule == INSUFFICIENT)
+        except Malformed as other:
+            problem = other
+    return refusal(problem, *form.error(problem, target), challenge)
 
 
 def _target(request: HttpRequest) -> str:
@@ -68,9 +116,16 @@ def _target(request: HttpRequest) -> str:
 
 
 def _hidden(actor: Actor, path: str) -> Problem:
+    if actor.by_pass:
+        return _insufficient("read")
     if actor.anonymous:
         return Unauthenticated("sign in to read here: use a user's name with a password or token", rule="artifact:read")
     return absent(path)
+
+
+def _insufficient(action: str) -> Problem:
+    """They can ask for another pass, which says more, if they may."""
+    return Unauthenticated(f"the token does not allow to {action} here; ask for one that does", rule=INSUFFICIENT)
 
 
 def _route(form: Format, method: str, path: str) -> tuple[Route, dict[str, str]]:
@@ -81,8 +136,13 @@ def _route(form: Format, method: str, path: str) -> tuple[Route, dict[str, str]]
     for route, match in here:
         if route.method == wanted:
             return route, match.groupdict()
-    allowed = ", ".join(sorted({route.method for route, _ in here} | {"HEAD"}))
-    raise MethodRefused(f"{method} is not for this path; {allowed} are", rule="method", headers={"Allow": allowed})
+    raise _method_refused(method, (route.method for route, _ in here))
+
+
+def _method_refused(method: str, others: Iterable[str]) -> MethodRefused:
+    methods = set(others)
+    allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+    return MethodRefused(f"{method} is not for this path; {allowed} are", rule="method", headers={"Allow": allowed})
 
 
 def _writable(repo: Repo) -> Repo:
@@ -99,6 +159,8 @@ def _writable(repo: Repo) -> Repo:
 
 def _not_allowed(actor: Actor, action: str, repo: Repo, package: str) -> Problem:
     rule = f"artifact:{action}"
+    if actor.by_pass:
+        return _insufficient(action)
     if actor.anonymous:
         return Unauthenticated(f"sign in to {action} here", rule=rule)
     where = f"{package} in {repo.key}" if package else repo.key

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from django.utils import timezone
 
-from problems import Forbidden, NotFound, StorageFull, Unavailable, UpstreamFailed, absent
+from problems import Forbidden, NotFound, StorageFull, Unavailable, UpstreamDenied, UpstreamFailed, absent
 from repos import rows, waiting
 from repos.catalogue import Repo
 from repos.fill import Fill, cached, is_fresh, join
@@ -21,8 +21,10 @@ from repos.rows import Found, Fresh
 log = logging.getLogger("entrepot.proxy")
 
 
-def get(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cached_only: bool = False) -> Found | Fill:
-    """The asset at `path` of a remote, of which the rows know `asset` and `fresh`.
+def get(
+    repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cached_only: bool = False, accept: str = ""
+) -> Found | Fill:
+    """The asset at `path` of a remote, of which the rows know `asset` and `fresh`, for a client that takes these media types.
 
     Gives a Fill, to be read along, where bytes may be sent before they are all here. Raises NotFound where the upstream says
     so, Forbidden where a pattern of the repository refuses the name, Unavailable where it is offline, UpstreamFailed.
@@ -39,8 +41,8 @@ def get(repo: Repo, path: str, asset: Found | None, fresh: Fresh | None, *, cach
     )
     try:
         waiting.check(repo)
-        return join(repo, path, asset, fresh).first_answer(patient=not fallback)
-    except (UpstreamFailed, Unavailable, StorageFull) as failure:
+        return join(repo, path, asset, fresh, accept=accept).first_answer(patient=not fallback)
+    except (UpstreamFailed, UpstreamDenied, Unavailable, StorageFull) as failure:
         if asset is None or not fallback:
             raise
         log.warning("%s: %s is served stale: %s", repo.key, path, failure.reason)

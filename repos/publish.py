@@ -6,7 +6,8 @@ compared, the Change is inserted, old assets are closed, new ones inserted. Only
 
     publish.put       what a client sends: one Change for the assets that belong together
     publish.fill      what a remote fetched: one Change for all fills that wait at that moment
-    publish.delete    closes assets; their bytes are kept as long as history keeps them
+    publish.close     closes assets, chosen under the lock; their bytes are kept as long as history keeps them
+    publish.delete    closes the assets at given paths
     publish.configured   a Change that tells of a new configuration
 """
 
@@ -15,33 +16,36 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from django.db import DatabaseError, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 
-from problems import Conflict, Forbidden, NotFound, Problem, Unavailable
+from problems import Conflict, Forbidden, Malformed, NotFound, Problem, Unavailable
 from repos import database
 from repos.blobs import Incoming
 from repos.blobs.stores import store
 from repos.catalogue import Repo
 from repos.format import Described
-from repos.models import Aside, Asset, Blob, Change, Description, Freshness, Lease, Repository
+from repos.models import Aside, Asset, Blob, Change, Description, Freshness, Lease, Reference, Repository
+from repos.rows import Found
 
 log = logging.getLogger("entrepot.publish")
 
 ATTEMPTS = 5
+BATCH = 1000
+"""Rows that one statement names or inserts."""
 
 
 @dataclass
 class Bytes:
-    """Received bytes and, once they are durable, their key in the store."""
+    """Bytes and, once they are durable, their key in the store. `incoming` None: they are stored already."""
 
-    incoming: Incoming
+    incoming: Incoming | None
     sha256: str
     size: int
     digests: dict[str, str]
@@ -51,7 +55,15 @@ class Bytes:
     def of(cls, incoming: Incoming) -> Bytes:
         return cls(incoming, incoming.sha256, incoming.size, incoming.digests)
 
+    @classmethod
+    def stored(cls, found: Found) -> Bytes:
+        """The bytes of an asset that stands somewhere."""
+        return cls(None, found.sha256, found.size, found.digests)
+
     def make_durable(self) -> None:
+        """Raises Unavailable where they were stored already and are so no more."""
+        if self.incoming is None:
+            raise Unavailable("the bytes were removed meanwhile; send them anew", rule="blob.live")
         if not self.key:
             self.key = self.incoming.keep()
 
@@ -75,12 +87,16 @@ class Outcome:
 
 @dataclass
 class Commit:
-    """What is to be committed together to one repository, or refused together."""
+    """What is to be committed together to one repository, or refused together.
+
+    `needs`: what has to stand there when it is, by path, with the size in bytes that it is said to have.
+    """
 
     repo: Repo
     news: Sequence[New]
     actor: str
     may_overwrite: bool = False
+    needs: Mapping[str, int] = field(default_factory=dict)
     freshness: Freshness | None = None
     fence: str = ""
     future: Future[Outcome] = field(default_factory=Future)
@@ -102,13 +118,14 @@ class _Gone(Exception):
     """A blob that was live stopped being so; its bytes are stored anew."""
 
 
-def put(repo: Repo, news: Sequence[New], actor: str, *, may_overwrite: bool) -> Outcome:
-    """Publish `news` as one Change.
+def put(repo: Repo, news: Sequence[New], actor: str, *, may_overwrite: bool, needs: Mapping[str, int] | None = None) -> Outcome:
+    """Publish `news` as one Change, for which there must stand what it `needs` (see Commit).
 
     Raises Conflict where what can never change stands with other bytes, or stood; Forbidden where something would be
-    replaced without `may_overwrite`. The same bytes again change nothing.
+    replaced without `may_overwrite`; Malformed where something that is needed is missing or of another size. The same bytes
+    again change nothing.
     """
-    commit = Commit(repo, news, actor, may_overwrite)
+    commit = Commit(repo, news, actor, may_overwrite, needs or {})
     _commit_all([commit], Change.Action.PUBLISH)
     return commit.future.result()
 
@@ -118,23 +135,33 @@ def fill(repo: Repo, news: Sequence[New], freshness: Freshness, fence: str) -> O
 
     Waits for the group commit. Raises Conflict where an upstream changed what can never change.
     """
-    commit = Commit(repo, news, "", True, freshness, fence)
+    commit = Commit(repo, news, "", True, freshness=freshness, fence=fence)
     _store_what_is_missing([new.bytes for new in news])  # here and not in the group, so that many sync at once
     _committer.submit(commit)
     return commit.future.result()
 
 
-def delete(repo: Repo, paths: Iterable[str], actor: str) -> int:
+def delete(repo: Repo, paths: Sequence[str], actor: str) -> int:
     """Close the assets that are open at `paths`, as one Change; NotFound where there is none. Returns the change's number."""
     keys = [repo.format.path_key(path) for path in paths]
+    number = close(repo, lambda open_assets: open_assets.filter(path_key__in=keys), actor)
+    if number is None:
+        raise NotFound(f"nothing stands at {' or '.join(paths)}")
+    return number
+
+
+def close(repo: Repo, choose: Callable[[QuerySet[Asset]], QuerySet[Asset]], actor: str) -> int | None:
+    """Close those of the repository's open assets that `choose` gives, as one Change, whose number is returned; None: none.
+
+    They are chosen while nobody else can publish to the repository, so that what `choose` sees is so when they are closed.
+    """
     with transaction.atomic():
         row = _lock_repository(repo)
-        open_assets = Asset.objects.filter(repository_id=repo.id, path_key__in=keys, until=None)
-        names = sorted(open_assets.values_list("path", flat=True))
-        if not names:
-            raise NotFound(f"nothing stands at {' or '.join(paths)}")
-        number = _new_change(row, actor, Change.Action.DELETE, {"paths": names}).number
-        open_assets.update(until=number)
+        chosen = dict(choose(Asset.objects.filter(repository_id=repo.id, until=None)).values_list("pk", "path"))
+        if not chosen:
+            return None
+        number = _new_change(row, actor, Change.Action.DELETE, {"paths": sorted(chosen.values())}).number
+        Asset.objects.filter(pk__in=chosen).update(until=number)
     return number
 
 
@@ -302,6 +329,7 @@ def _insert_into(
     for commit in commits:
         try:
             _check_fence(commit)
+            _check_needs(commit)
             news = _what_is_new(commit, standing)
         except Problem as problem:
             outcomes[id(commit)] = problem
@@ -318,6 +346,7 @@ def _insert_into(
         Asset.objects.filter(pk__in=[asset.pk for asset in replaced]).update(until=change.number)
         Asset.objects.bulk_create([_asset(repo, new, blobs, change.number) for new in added.values()])
         Description.objects.bulk_create(_descriptions(repo, added.values(), blobs), ignore_conflicts=True)
+        Reference.objects.bulk_create(_references(added.values(), blobs), ignore_conflicts=True, batch_size=BATCH)
     _remember_freshness([commit for commit in commits if isinstance(outcomes[id(commit)], Outcome)])
     return outcomes
 
@@ -337,6 +366,26 @@ def _standing(repo: Repo, keys: list[str]) -> dict[str, Asset]:
     found = {asset.path_key: asset for asset in rows.filter(until=None)}
     closed = rows.filter(path_key__in=[key for key in keys if key not in found]).order_by("since")
     return {asset.path_key: asset for asset in closed} | found
+
+
+def _check_needs(commit: Commit) -> None:
+    """Under the repository's lock, so that nothing of it can be closed before the commit."""
+    keys = {commit.repo.format.path_key(path): path for path in commit.needs}
+    names = sorted(keys)
+    sizes: dict[str, int] = {}
+    for start in range(0, len(names), BATCH):
+        here = Asset.objects.filter(repository_id=commit.repo.id, path_key__in=names[start : start + BATCH], until=None)
+        sizes |= dict(here.values_list("path_key", "blob__size"))
+    missing = [keys[name] for name in names if name not in sizes]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise Malformed(f"{missing[0]}{more} is named and not here; push what is named first", rule="reference.missing")
+    for name, size in sizes.items():
+        if size != commit.needs[keys[name]]:
+            raise Malformed(
+                f"{keys[name]} has {size} bytes, not {commit.needs[keys[name]]} as is said where it is named",
+                rule="reference.size",
+            )
 
 
 def _what_is_new(commit: Commit, standing: dict[str, Asset]) -> dict[str, New]:
@@ -388,6 +437,15 @@ def _descriptions(repo: Repo, news: Iterable[New], blobs: dict[str, Blob]) -> li
         for new in news
         if new.described.data
     ]
+
+
+def _references(news: Iterable[New], blobs: dict[str, Blob]) -> list[Reference]:
+    found = {
+        (new.bytes.sha256, digest, kind): Reference(blob=blobs[new.bytes.sha256], digest=digest, kind=kind)
+        for new in news
+        for digest, kind in new.described.references
+    }
+    return list(found.values())
 
 
 def remember_freshness(freshness: Freshness, fence: str) -> None:

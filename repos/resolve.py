@@ -39,7 +39,8 @@ def find(query: Query, *, cached_only: bool = False) -> Found | Fill:
         asset = known.assets.get(repo.id)
         if repo.is_remote:
             try:
-                return proxy.get(repo, query.path, asset, known.fresh.get(repo.id), cached_only=cached_only)
+                fresh = known.fresh.get(repo.id)
+                return proxy.get(repo, query.path, asset, fresh, cached_only=cached_only, accept=query.accept)
             except NotFound:
                 continue
             except Forbidden as error:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import BinaryIO, TypeVar
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
@@ -22,7 +23,7 @@ from django.utils import timezone
 from django.utils.http import http_date, parse_http_date_safe
 
 from problems import Forbidden, Malformed, NotFound, Problem, RangeRefused, UpstreamFailed, absent
-from repos import database, proxy, resolve, usage
+from repos import catalogue, database, proxy, resolve, usage
 from repos.blobs import CHUNK
 from repos.blobs.stores import store
 from repos.call import Call, Query
@@ -39,7 +40,11 @@ FOREVER = "max-age=31536000, immutable"
 
 def get(call: Call, *, cached_only: bool = False) -> HttpResponseBase:
     """Answer GET or HEAD for the artefact at the call's path."""
-    found = resolve.find(call, cached_only=cached_only)
+    return found_answer(call, resolve.find(call, cached_only=cached_only))
+
+
+def found_answer(call: Call, found: Found | Fill) -> HttpResponseBase:
+    """Answer with what was found: bytes that are here, or that are on their way."""
     return _streamed(call, found) if isinstance(found, Fill) else blob(call, found)
 
 
@@ -67,13 +72,13 @@ def parts(query: Query, *, cached_only: bool = False) -> tuple[list[bytes], date
     refusal: Forbidden | None = None
     for repo in resolve.answering(query, known):
         try:
-            part, checked_at = _part(query, repo, known, cached_only=cached_only)
+            content, checked_at = part(query, repo, known, cached_only=cached_only)
         except NotFound:
             continue
         except Forbidden as error:
             refusal = refusal or error
             continue
-        found.append(part)
+        found.append(content)
         stale_since = min(filter(None, (stale_since, checked_at)), default=None)
     if not found:
         raise refusal or absent(query.path)
@@ -84,13 +89,14 @@ LARGEST_DOCUMENT = 64 * 1024 * 1024
 """Bytes of one part of an index that is merged in memory."""
 
 
-def _part(query: Query, repo: Repo, known: Known, *, cached_only: bool) -> tuple[bytes, datetime | None]:
+def part(query: Query, repo: Repo, known: Known, *, cached_only: bool = False) -> tuple[bytes, datetime | None]:
     """One repository's document, and since when it is stale, if it is."""
     if repo.is_local:
         if query.repo.is_virtual and repo.id not in known.owners and query.repo.format.package(query.path):
             raise absent(query.path)  # it never held the name, as the rows have told
         return repo.format.render(repo, query.path), None
-    found = proxy.get(repo, query.path, known.assets.get(repo.id), known.fresh.get(repo.id), cached_only=cached_only)
+    asset, fresh = known.assets.get(repo.id), known.fresh.get(repo.id)
+    found = proxy.get(repo, query.path, asset, fresh, cached_only=cached_only, accept=query.accept)
     return read_document(found), found.checked_at if isinstance(found, Found) and found.stale else None
 
 
@@ -106,7 +112,13 @@ def read_document(found: Found | Fill) -> bytes:
 
 
 def base_url(request: HttpRequest) -> str:
-    """The server's own address without a trailing slash: as configured, else the request's, for an allowed host."""
+    """The server's own address without a trailing slash: as configured, else the request's, for an allowed host.
+
+    By a host that leads to one repository it is that host's.
+    """
+    host = request.META.get("HTTP_HOST", "")
+    if catalogue.leads_somewhere(host):
+        return f"{urlsplit(settings.ENTREPOT.base_url).scheme or request.scheme}://{host}"
     try:
         return settings.ENTREPOT.base_url or request.build_absolute_uri("/").rstrip("/")
     except DisallowedHost:
@@ -207,14 +219,12 @@ def _unchanged(call: Call, etag: str, at: datetime | None) -> bool:
 def _range(call: Call, size: int, etag: str, at: datetime) -> tuple[int, int] | None:
     """The bytes that are asked for, as start and end; None: the whole, also for several ranges (RFC 9110 section 14.2).
 
-    A range whose end is before its start, or that does not come with GET, is ignored (sections 14.1.1 and 14.2).
+    A range that does not come with GET is ignored; one whose end is before its start is refused (section 14.2 allows either).
     """
     match = RANGE.fullmatch(call.request.headers.get("Range", "").strip())
     if call.request.method != "GET" or not match or not any(match.groups()) or not _range_applies(call, etag, at):
         return None
     first, last = match.groups()
-    if first and last and int(last) < int(first):
-        return None
     start, end = (int(first), min(int(last) + 1 if last else size, size)) if first else (max(0, size - int(last)), size)
     if start >= size or start >= end:
         raise RangeRefused(f"the range starts past the end of {size} bytes", headers={"Content-Range": f"bytes */{size}"})

@@ -160,15 +160,16 @@ class HttpAnswer(Answer):
             yield chunk
 
 
-def ask(upstream: Upstream, url: str, headers: Mapping[str, str]) -> Answer:
-    """GET `url` of `upstream`; the caller reads or closes the body.
+def ask(upstream: Upstream, url: str, headers: Mapping[str, str], *, method: str = "GET") -> Answer:
+    """GET, or HEAD, `url` of `upstream`; the caller reads or discards the body.
 
+    An Authorization among the `headers` stands for the upstream's credentials, and goes nowhere else either.
     Raises UpstreamTimeout and UpstreamFailed. Statuses are the caller's to judge, but redirects are followed here.
     """
     for _ in range(REDIRECTS + 1):
         own = origin(url) == origin(upstream.url)
         with _blamed_on(own=own):
-            response = _get(upstream, url, headers)
+            response = _get(upstream, url, headers, method)
         answer = HttpAnswer(response.status, _plain(response.headers), response, own=own)
         targets = response.headers.getlist("location")
         if answer.status not in (301, 302, 303, 307, 308) or not targets:
@@ -206,26 +207,29 @@ def _plain(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): CONTROL.sub(" ", value) for name, value in headers.items()}
 
 
-def _get(upstream: Upstream, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-    wanted = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+def _get(upstream: Upstream, url: str, headers: Mapping[str, str], method: str = "GET") -> urllib3.BaseHTTPResponse:
     configured = origin(url) == origin(upstream.url)
-    if configured:
-        wanted |= credentials(upstream)
+    signed = credentials(upstream) if configured and "Authorization" not in headers else {}
+    wanted = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers, **signed}
+    if not configured:
+        wanted.pop("Authorization", None)
     with _failures():
         changed = os.stat(upstream.ca).st_mtime_ns if upstream.ca else 0
         pool = _pool_for(upstream.ca, changed, None if configured else upstream.egress)
         try:
-            return _request(pool, url, wanted, upstream.timeout)
+            return _request(pool, method, url, wanted, upstream.timeout)
         except ProtocolError as error:
             if not isinstance(error.args[-1], ConnectionError):
                 raise
             # an idle connection may have been ended just as it was used again
-            return _request(pool, url, wanted, upstream.timeout)
+            return _request(pool, method, url, wanted, upstream.timeout)
 
 
-def _request(pool: urllib3.PoolManager, url: str, headers: Mapping[str, str], timeout: float) -> urllib3.BaseHTTPResponse:
+def _request(
+    pool: urllib3.PoolManager, method: str, url: str, headers: Mapping[str, str], timeout: float
+) -> urllib3.BaseHTTPResponse:
     return pool.request(
-        "GET",
+        method,
         url,
         headers=headers,
         redirect=False,

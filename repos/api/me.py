@@ -14,8 +14,8 @@ from repos.api.resource import Resource, moment
 from repos.api.shapes import MeShape
 from repos.serve import base_url
 
-COLLECTIONS = ("configuration", "schema", "me", "repositories", "history", "egress", "roles", "groups", "users", "grants",
-               "tokens", "jobs")  # fmt: skip
+COLLECTIONS = ("configuration", "schema", "me", "repositories", "history", "egress", "hosts", "roles", "groups", "users",
+               "grants", "tokens", "jobs")  # fmt: skip
 
 
 class Index(Resource):

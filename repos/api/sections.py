@@ -345,6 +345,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "grants": {"role": "reader", "authenticated": True, "repositories": ["go-*"]},
     "history": {"keep": "90d"},
     "egress": {"allow": ["10.1.0.0/16"]},
+    "hosts": {"docker.example.org": "images"},
 }
 BESIDE: dict[str, dict[str, serializers.Field]] = {
     "repositories": {"url": serializers.CharField(read_only=True, help_text="where its clients find it")},

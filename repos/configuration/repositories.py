@@ -16,6 +16,7 @@ from repos import paths, publish
 from repos.catalogue import duration
 from repos.configuration.fields import DurationField, FlagField, Item, Secret, SecretField, TextField, patterns
 from repos.configuration.section import Document, Section, named, shown, without_defaults
+from repos.configuration.singles import check_hosts
 from repos.format import find, installed
 from repos.models import Asset, Repository
 from repos.secrets import seal, unseal
@@ -37,6 +38,7 @@ class UpstreamItem(Item):
     password = SecretField(required=False)
     token = SecretField(required=False)
     ca = TextField(required=False)
+    auth = TextField(required=False)
     timeout = DurationField(required=False)
     vcs = TextField(required=False)
     match = patterns()
@@ -57,6 +59,9 @@ class UpstreamItem(Item):
         if any(character < " " or character == "\x7f" for character in token.value):
             raise serializers.ValidationError(f"{token.env or 'the token'} holds a line break or another control character")
         return token
+
+    def validate_auth(self, url: str) -> str:
+        return self.validate_url(url)
 
     def validate_url(self, url: str) -> str:
         try:
@@ -214,6 +219,7 @@ class Repositories(Section):
                 _check_member(virtual, rows.get(key), key)
             if (deploy_to := virtual.settings.get("deploy_to")) and rows[deploy_to].kind != Repository.Kind.LOCAL:
                 raise Malformed(f"{virtual.key}: deploy_to {deploy_to} is not a local repository", rule="repository.deploy_to")
+        check_hosts()
 
 
 def _check_member(virtual: Repository, member: Repository | None, key: str) -> None:
@@ -288,13 +294,13 @@ def _value(secret: Secret, upstream: Document, before: Document, key: str) -> st
     if secret.value:
         return secret.value
     known = [
-        (origin(other["url"]), opened)
+        (_receivers(other), opened)
         for other in before.get("upstreams", ())
         for value in other.values()
         if isinstance(value, Secret) and value == secret and (opened := _opened(value))
     ]
     for place, value in known:
-        if place == origin(upstream["url"]):
+        if place == _receivers(upstream):
             return value
     if known:
         raise Malformed(
@@ -305,6 +311,11 @@ def _value(secret: Secret, upstream: Document, before: Document, key: str) -> st
         f"{key}: there is no value for {secret.env}; set this environment variable where `apply` runs, or send the secret itself",
         rule="secret.unset",
     )
+
+
+def _receivers(upstream: Document) -> list[tuple[str, str | None, int | None]]:
+    """The hosts that are sent an upstream's secrets."""
+    return [origin(upstream[word]) for word in ("url", "auth") if word in upstream]
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:

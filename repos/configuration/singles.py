@@ -1,8 +1,9 @@
-"""The sections that are one item with keys, and no list: `history` and `egress`."""
+"""The sections that are one item with keys, and no list: `history`, `egress` and `hosts`."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from rest_framework import serializers
 from problems import Malformed
 from repos.configuration.fields import DurationField, Item, SetField, TextField
 from repos.configuration.section import Document, Section
-from repos.models import Setting
+from repos.models import Repository, Setting
 
 
 class Single(Section):
@@ -71,3 +72,49 @@ class Egress(Single):
     name = "egress"
     item = EgressItem
     example = "{allow: [10.1.0.0/16]}"
+
+
+LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+HOST = re.compile(rf"(?:{LABEL}(?:\.{LABEL})*|\[[0-9a-f:.]+\])?(?::[1-9][0-9]{{0,4}})?")
+"""A host's name or address, with a port or without, or a port alone, as a Host header has it (RFC 9110 section 7.2)."""
+
+
+class HostsItem(Item):
+    """The keys are hosts: of each, the key of the repository that it leads to."""
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("hosts with the keys of repositories are expected")
+        found: dict[str, str] = {}
+        for name, key in data.items():
+            host = str(name).lower()
+            if not host or len(host) > 260 or not HOST.fullmatch(host):
+                raise serializers.ValidationError({str(name): ["no host; write a name, name:port, or :port alone"]})
+            if not isinstance(key, str) or not key:
+                raise serializers.ValidationError({str(name): ["the key of a repository is expected"]})
+            if host in found:
+                raise serializers.ValidationError({str(name): ["named twice"]})
+            found[host] = key
+        return found
+
+    def to_representation(self, instance: Any) -> Any:
+        return instance
+
+
+class Hosts(Single):
+    name = "hosts"
+    item = HostsItem
+    example = "{docker.example.org: images}"
+
+    def check_whole(self) -> None:
+        check_hosts()
+
+
+def check_hosts() -> None:
+    """Whether every host leads to a repository that there is."""
+    row = Setting.objects.filter(name=Hosts.name).first()
+    wanted = row.value if row else {}
+    there = set(Repository.objects.filter(key__in=set(wanted.values())).values_list("key", flat=True))
+    for host, key in sorted(wanted.items()):
+        if key not in there:
+            raise Malformed(f"hosts: {host} leads to {key}, which does not exist", rule="hosts.repository")

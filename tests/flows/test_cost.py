@@ -15,7 +15,7 @@ from accounts import tokens
 from accounts.models import User
 from repos import catalogue, models
 from repos.configuration import engine
-from tests.contract.samples import SAMPLES
+from tests.contract.samples import SAMPLES, url
 from tests.flows.test_commit import put
 from tests.gomodules import make_zip
 
@@ -43,7 +43,7 @@ def ask(repository, form):
     client = Client()
 
     def ask(through: str, path: str):
-        return client.get(f"/{form}/{through}/{path}", headers={"authorization": login})
+        return client.get(url(form, through, path), headers={"authorization": login})
 
     return ask
 

@@ -29,12 +29,21 @@ class Handler(BaseHTTPRequestHandler):
         else:
             route(self)
 
+    def do_HEAD(self) -> None:
+        self.upstream.heads.append((self.path, dict(self.headers)))
+        route = self.upstream.routes.get(self.path, self.upstream.default)
+        if callable(route):
+            self.answer(405, b"")
+        else:
+            self.answer(route if isinstance(route, int) else 200, b"" if isinstance(route, int) else route)
+
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -71,12 +80,16 @@ class Server(ThreadingHTTPServer):
 
 
 class Upstream:
-    """`routes`: path -> bytes (200), a status, or a function of the handler; `default` for all others. `seen`: what was asked."""
+    """`routes`: path -> bytes (200), a status, or a function of the handler; `default` for all others.
+
+    `seen`: what was asked by GET, `heads`: by HEAD, which functions do not answer.
+    """
 
     def __init__(self, port: int = 0, tls: SSLContext | None = None) -> None:
         self.routes: dict[str, Route] = {}
         self.default: Route = 404
         self.seen: list[tuple[str, dict[str, str]]] = []
+        self.heads: list[tuple[str, dict[str, str]]] = []
         self._tls = tls
         self._start(port)
 
@@ -107,6 +120,10 @@ class Upstream:
 
     def hits(self, path: str) -> int:
         return sum(seen == path for seen, _ in self.seen)
+
+    def asked(self, path: str) -> int:
+        """How often, by GET or by HEAD."""
+        return self.hits(path) + sum(seen == path for seen, _ in self.heads)
 
     @staticmethod
     def slowly(body: bytes, seconds: float) -> Route:

@@ -10,12 +10,12 @@ views.py    what is answered
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 
 from problems import Malformed, Problem, TooLarge
 from repos.catalogue import Repo, Upstream
-from repos.format import Described, Format, OpenBlob, Wanted
+from repos.format import Described, Format, OpenBlob, Question, Wanted
 from repos.formats.go import ahead, index, parse, vcs
 from repos.upstream import Answer
 
@@ -43,7 +43,7 @@ class Go(Format):
         request = parse.try_request(path)
         return request.module if request else ""
 
-    def describe(self, path: str, open_blob: OpenBlob, *, published: bool) -> Described:
+    def describe(self, path: str, open_blob: OpenBlob, *, published: bool, media_type: str = "") -> Described:
         request = parse.parse_request(path)
         with open_blob() as file:
             if request.kind == "zip":
@@ -53,8 +53,8 @@ class Go(Format):
             raise TooLarge(f"{path} is larger than {parse.MAX_GO_MOD} bytes", rule="go.size")
         return _described(request, content, published=published)
 
-    def ask_vcs(self, upstream: Upstream, path: str, heard: Callable[[], None]) -> Answer:
-        return vcs.ask(upstream, path, heard)
+    def ask(self, upstream: Upstream, question: Question) -> Answer | None:
+        return vcs.ask(upstream, question.path, question.heard) if upstream.vcs else None
 
     def one_of_many(self, path: str) -> bool:
         """Proxies relay checksum databases of their own choice."""

@@ -1,0 +1,314 @@
+"""What is made from rows: lists of tags, of images and of referrers, and what nothing refers to any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from heapq import merge
+from itertools import groupby, islice
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db import connection
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Value
+from django.db.models.functions import Concat
+from django.http import HttpRequest, HttpResponse
+
+from problems import Forbidden, MethodRefused, NotFound, Unauthenticated, UpstreamFailed, absent
+from repos import caller, resolve, rows, serve
+from repos.call import Call
+from repos.caller import READ, Caller
+from repos.catalogue import Repo
+from repos.formats.oci import JSON, parse
+from repos.models import Asset, Change
+from repos.rows import Found, Known
+
+MOST_TAGS = 10_000
+MOST_IMAGES = 1000
+MOST_REFERRERS = 1000
+"""Entries on one page, whatever the client asks for."""
+LARGEST_ANNOTATIONS = 64 * 1024
+"""Bytes of one manifest's annotations that a list of referrers repeats."""
+
+
+# Tags
+
+
+def tags(call: Call, wanted: int | None, last: str) -> HttpResponse:
+    """`tags/list`: those of all repositories that may answer, by the order of their bytes, `wanted` of them after `last`.
+
+    As many queries whatever the image holds. Raises NotFound where nobody has the image, and a remote's failure.
+    """
+    image = _image(call)
+    count = min(MOST_TAGS if wanted is None else wanted, MOST_TAGS)
+    lists: list[list[str]] = []
+    known = resolve.look(call)
+    answering = resolve.answering(call, known)
+    here = [repo for repo in answering if repo.is_local]
+    if here and Asset.objects.filter(repository_id__in=[repo.id for repo in here], package=image, until=None).exists():
+        lists.append(_local_tags(here, image, last, count + 1))
+    documents, stale_since = _documents(call, known, [repo for repo in answering if repo.is_remote])
+    lists += [sorted(tag for tag in _texts(document, "tags") if tag > last) for document in documents]
+    if not lists:
+        raise absent(call.path)
+    found = list(islice((tag for tag, _ in groupby(merge(*lists))), count + 1))
+    name = call.root.removeprefix("/v2/") + image
+    content = json.dumps({"name": name, "tags": found[:count]}).encode()
+    answer = serve.body(call, content, JSON, stale_since=stale_since)
+    if count and len(found) > count:
+        answer.headers["Link"] = _next(f"{call.root}{call.path}", n=count, last=found[count - 1])
+    return answer
+
+
+def _image(call: Call) -> str:
+    return call.repo.format.package(call.path)
+
+
+def _documents(call: Call, known: Known, remotes: Sequence[Repo]) -> tuple[list[dict[str, Any]], datetime | None]:
+    """What the remotes have at the call's path, and since when the oldest is stale."""
+    found: list[dict[str, Any]] = []
+    stale_since = None
+    refusal: Forbidden | None = None
+    for repo in remotes:
+        try:
+            content, since = serve.part(call, repo, known)
+        except NotFound:
+            continue
+        except Forbidden as error:
+            refusal = refusal or error
+            continue
+        found.append(_object(content))
+        stale_since = min(filter(None, (stale_since, since)), default=None)
+    if refusal and not found:
+        raise refusal
+    return found, stale_since
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise UpstreamFailed("the upstream's list is no JSON object", rule="upstream.malformed")
+    return document
+
+
+def _texts(document: dict[str, Any], key: str) -> list[str]:
+    """A list of texts; null stands for an empty one with some registries."""
+    values = document.get(key) or []
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
+
+
+DIGESTS = ("sha256", "sha512")
+"""What the references begin with that are no tags, followed by a colon, in the order of their bytes."""
+
+
+def _local_tags(repos: Sequence[Repo], image: str, last: str, count: int) -> list[str]:
+    """Tags of an image in their order, each once: the ranges of paths between those of digests, so that these are not read."""
+    folder = f"{image}/manifests/"
+    starts = [folder, *(f"{folder}{name};" for name in DIGESTS)]  # ; and 0 follow : and /
+    ends = [*(f"{folder}{name}:" for name in DIGESTS), f"{image}/manifests0"]
+    ranges = [(max(start, folder + last), end) for start, end in zip(starts, ends, strict=True)]
+    one = (
+        "SELECT * FROM (SELECT path_key FROM repos_asset WHERE repository_id = %s AND until IS NULL"
+        " AND path_key > %s AND path_key < %s ORDER BY path_key LIMIT %s) part"
+    )
+    values = [value for repo in repos for start, end in ranges for value in (repo.id, start, end, count)]
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join([one] * (len(repos) * len(ranges))), values)
+        return sorted({path.removeprefix(folder) for (path,) in cursor.fetchall()})[:count]
+
+
+# Images
+
+
+def catalogue(request: HttpRequest, wanted: int | None, last: str) -> HttpResponse:
+    """`_catalog`: the images that the caller may read, by the names that they are pulled by, `wanted` of them after `last`."""
+    if "Authorization" not in request.headers:
+        raise Unauthenticated("sign in to list images", rule="credentials")
+    who = caller.recognise(request)
+    count = min(MOST_IMAGES if wanted is None else wanted, MOST_IMAGES)
+    found = list(islice(_names(who, request, last), count + 1))
+    answer = HttpResponse(json.dumps({"repositories": found[:count]}).encode(), content_type=JSON)
+    answer.headers["Cache-Control"] = "private, no-store"
+    if count and len(found) > count:
+        answer.headers["Link"] = _next("/v2/_catalog", n=count, last=found[count - 1])
+    return answer
+
+
+def _names(who: Caller, request: HttpRequest, last: str) -> Iterator[str]:
+    """Names in the order of their bytes, which is that of the keys with their slash, and then of the images."""
+    by_host = who.catalogue.behind(request.META.get("HTTP_HOST", ""), "oci")
+    if by_host is not None:
+        yield from _images(who, by_host, last)
+        return
+    prefixes = {f"{key}/": repo for (form, key), repo in who.repositories.items() if form == "oci"}
+    for prefix, repo in sorted(prefixes.items()):
+        if prefix > last or last.startswith(prefix):
+            start = last.removeprefix(prefix) if last.startswith(prefix) else ""
+            yield from (f"{prefix}{image}" for image in _images(who, repo, start))
+
+
+def _images(who: Caller, repo: Repo, last: str) -> Iterator[str]:
+    """The images after `last` that the caller may read in a repository: by its own key, and by that of a member that has them."""
+    if not who.rights.allows(READ, repo.key):
+        return
+    members = [
+        (image for image in _standing(member, last) if who.rights.allows(READ, member.key, image)) for member in repo.answering
+    ]
+    yield from (image for image, _ in groupby(merge(*members)) if who.rights.allows(READ, repo.key, image))
+
+
+IMAGES = """
+WITH RECURSIVE image(name, n) AS (
+    SELECT (SELECT min(package) FROM repos_asset
+             WHERE repository_id = %(repository)s AND until IS NULL AND package > %(last)s), 1
+    UNION ALL
+    SELECT (SELECT min(package) FROM repos_asset
+             WHERE repository_id = %(repository)s AND until IS NULL AND package > image.name), n + 1
+      FROM image WHERE image.name IS NOT NULL AND n < %(count)s
+)
+SELECT name FROM image WHERE name IS NOT NULL
+"""
+"""From one name to the next by the index, so that it costs nothing how much an image holds."""
+
+
+def _standing(repo: Repo, last: str) -> Iterator[str]:
+    """The images after `last` of which something stands in a local or remote repository; a query for a thousand."""
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(IMAGES, {"repository": repo.id, "last": last, "count": MOST_IMAGES})
+            names = [name for (name,) in cursor.fetchall()]
+        yield from names
+        if len(names) < MOST_IMAGES:
+            return
+        last = names[-1]
+
+
+def _next(path: str, **values: Any) -> str:
+    """A link to the next page (RFC 8288)."""
+    return f'<{path}?{urlencode(values)}>; rel="next"'
+
+
+# Referrers
+
+
+def referrers(call: Call, artifact_type: str, last: str) -> HttpResponse:
+    """`referrers/<digest>`: an index of the manifests whose subject it is, in all repositories that may answer; never absent."""
+    known = resolve.look(call)
+    answering = resolve.answering(call, known)
+    here = [repo for repo in answering if repo.is_local]
+    found = {one["digest"]: one for one in (_local_referrers(here, call.path) if here else ())}
+    documents, stale_since = _documents(call, known, [repo for repo in answering if repo.is_remote])
+    for document in documents:
+        found = {one["digest"]: one for one in _descriptors(document)} | found
+    matching = [one for digest, one in sorted(found.items()) if digest > last and artifact_type in ("", one.get("artifactType"))]
+    page = matching[:MOST_REFERRERS]
+    content = json.dumps({"schemaVersion": 2, "mediaType": parse.OCI_INDEX, "manifests": page}).encode()
+    answer = serve.body(call, content, parse.OCI_INDEX, stale_since=stale_since)
+    asked = {"artifactType": artifact_type} if artifact_type else {}
+    if asked:
+        answer.headers["OCI-Filters-Applied"] = "artifactType"
+    if len(matching) > len(page):
+        answer.headers["Link"] = _next(f"{call.root}{call.path}", **asked, last=page[-1]["digest"])
+    return answer
+
+
+def _local_referrers(repos: Sequence[Repo], path: str) -> Iterator[dict[str, Any]]:
+    image, _, subject = path.rpartition("/referrers/")
+    here = Asset.objects.filter(
+        repository_id__in=[repo.id for repo in repos], package=image, until=None, version__contains=":",
+        blob__references__digest=subject, blob__references__kind="subject",
+        blob__descriptions__format="oci", blob__descriptions__path_class="manifest",
+    )  # fmt: skip
+    for digest, media_type, size, facts in here.values_list("version", "media_type", "blob__size", "blob__descriptions__data"):
+        more = {name: facts[name] for name in ("artifactType", "annotations") if name in facts}
+        yield {"mediaType": media_type, "digest": digest, "size": size, **more}
+
+
+def _descriptors(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Those of an upstream's index that are descriptors."""
+    manifests = document.get("manifests") or []
+    for one in manifests if isinstance(manifests, list) else []:
+        if isinstance(one, dict) and isinstance(one.get("digest"), str):
+            yield one
+
+
+# Blobs and what refers to them
+
+
+def blob_elsewhere(call: Call, digest: str, source: tuple[Repo, str] | None) -> Found | None:
+    """A blob that stands, for the caller to read, in the image `source`; without one in any of the same repository's."""
+    if source is not None:
+        repo, image = source
+        path = f"{image}/blobs/{digest}"
+        query = replace(call, repo=repo, path=path)
+        known = resolve.look(query)
+        return next((known.assets[one.id] for one in resolve.answering(query, known) if one.id in known.assets), None)
+    algorithm, _, digits = digest.partition(":")
+    if algorithm != "sha256":
+        return None
+    here = Asset.objects.filter(repository_id=call.repo.id, blob__sha256=digits, until=None, path__contains="/blobs/")
+    for path, image in here.values_list("path", "package")[:50]:
+        if call.may(READ, call.repo, image):
+            return rows.look([call.repo], path).assets.get(call.repo.id)
+    return None
+
+
+def to_delete(assets: QuerySet[Asset], path: str, parts: parse.Path) -> QuerySet[Asset]:
+    """Of a repository's open assets a blob or a tag; or a manifest by its digest, with every tag of the image that leads to it.
+
+    Raises MethodRefused where a manifest that stands needs it.
+    """
+    named = assets.filter(path_key=path)
+    if not parts.by_digest:
+        return named
+    holder = (
+        assets.filter(package=parts.image, version__contains=":")
+        .filter(blob__references__digest=parts.reference, blob__references__kind__in=HOLDING)
+        .first()
+    )
+    if holder is not None and named.exists():
+        raise MethodRefused(f"{holder.version} needs {parts.reference}; delete that first", rule="reference.held")
+    if parts.kind == "blobs":
+        return named
+    blobs = list(named.values_list("blob_id", flat=True))
+    leading = Q(package=parts.image, blob_id__in=blobs) & ~Q(version__contains=":")
+    return assets.filter(Q(path_key=path) | leading)
+
+
+HOLDING = ("config", "layer", "manifest")
+"""Kinds of references that need what they name to be here."""
+
+
+def unheld(assets: QuerySet[Asset], before: datetime) -> QuerySet[Asset]:
+    """Blobs to which no manifest of their image refers, and manifests that came with an index which is gone.
+
+    Not what came, was asked for, or lost what held it since `before`. A manifest that no index ever held stands by itself.
+    """
+    came = Change.objects.filter(repository_id=OuterRef("repository_id"), number=OuterRef("since"), at__lt=before)
+    old = assets.filter(Exists(came)).exclude(usage__last_used__gte=before)
+    tag = Asset.objects.filter(
+        repository_id=OuterRef("repository_id"), package=OuterRef("package"), blob_id=OuterRef("blob_id"), until=None
+    ).exclude(version__contains=":")
+    blobs = Q(path=Concat(F("package"), Value("/blobs/"), F("version"))) & ~Exists(_referring(before))
+    children = (
+        Q(path=Concat(F("package"), Value("/manifests/"), F("version")), version__contains=":")
+        & ~Exists(_referring(before)) & Exists(_referring(None)) & ~Exists(tag)
+    )  # fmt: skip
+    return old.filter(blobs | children)
+
+
+def _referring(before: datetime | None) -> QuerySet[Asset]:
+    """The manifests of the same image that refer to an asset; those that stand or did since a moment, None: or ever did."""
+    here = Asset.objects.filter(
+        repository_id=OuterRef("repository_id"), package=OuterRef("package"),
+        blob__references__digest=OuterRef("version"), blob__references__kind__in=HOLDING,
+    )  # fmt: skip
+    if before is None:
+        return here
+    closed = Change.objects.filter(repository_id=OuterRef("repository_id"), number=OuterRef("until"), at__gte=before)
+    return here.filter(Q(until=None) | Exists(closed))

@@ -1,0 +1,66 @@
+"""What a developer, a CI job or a cluster pastes to use a repository, and which registry this machine's own client knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+TEXT = """\
+# Images here are named {name}/IMAGE:TAG
+{login}
+# docker, podman, buildah, skopeo: pull, and push what was built
+docker pull {name}/IMAGE:TAG
+docker tag IMAGE:TAG {name}/IMAGE:TAG && docker push {name}/IMAGE:TAG
+skopeo copy docker://{name}/IMAGE:TAG oci:IMAGE{plain_skopeo}
+crane copy {name}/IMAGE:TAG {name}/IMAGE:NEW{plain_crane}
+oras push {name}/ARTIFACT:TAG FILE:MEDIA-TYPE{plain_oras}
+helm push CHART-1.0.0.tgz oci://{name}{plain_helm}
+{plain}
+# Kubernetes: a pull secret, named by pods or by their service account under imagePullSecrets
+kubectl create secret docker-registry entrepot --docker-server={host} --docker-username=NAME --docker-password=TOKEN
+"""
+
+LOGIN = """
+# Sign in with your name and a password, or, better, a token
+docker login {host} -u NAME --password-stdin
+"""
+
+PLAIN = """
+# This server is reached over plain http, which clients take without a word on 127.0.0.0/8 only (podman not even there)
+#   docker      /etc/docker/daemon.json                {{"insecure-registries": ["{host}"]}}
+#   podman      /etc/containers/registries.conf.d/     [[registry]] location = "{host}" insecure = true
+#   containerd  /etc/containerd/certs.d/{host}/hosts.toml    server = "http://{host}"
+"""
+
+
+def instructions(base_url: str, key: str, *, signed_in: bool) -> str:
+    """The text for a repository. Who is not signed in reads what anybody may, and needs no login for that."""
+    parts = urlsplit(base_url)
+    plain = parts.scheme == "http"
+    flags = {"skopeo": " --src-tls-verify=false", "crane": " --insecure", "oras": " --plain-http", "helm": " --plain-http"}
+    return TEXT.format(
+        name=f"{parts.netloc}/{key}",
+        host=parts.netloc,
+        login=LOGIN.format(host=parts.netloc) if signed_in else "",
+        plain=PLAIN.format(host=parts.netloc) if plain else "",
+        **{f"plain_{name}": flag if plain else "" for name, flag in flags.items()},
+    )
+
+
+CONFIGURATIONS = ("/etc/containers/registries.conf", "/etc/containers/registries.conf.d")
+SEARCHED = re.compile(r"^\s*unqualified-search-registries\s*=\s*\[\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+
+
+def configured_mirror() -> str | None:
+    """The first registry that this machine's containers configuration looks names up at (containers-registries.conf(5))."""
+    for place in map(Path, CONFIGURATIONS):
+        files = sorted(place.glob("*.conf")) if place.is_dir() else [place]
+        for file in files:
+            try:
+                found = SEARCHED.search(file.read_text())
+            except OSError:
+                continue
+            if found:
+                return f"https://{found[1]}"
+    return None
