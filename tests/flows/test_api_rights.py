@@ -58,6 +58,8 @@ TABLE = {
     ("PUT", "v1/history/"): ("history/", {}, CONFIGURATION),
     ("GET", "v1/egress/"): ("egress/", None, CONFIGURATION),
     ("PUT", "v1/egress/"): ("egress/", {}, CONFIGURATION),
+    ("GET", "v1/hosts/"): ("hosts/", None, CONFIGURATION),
+    ("PUT", "v1/hosts/"): ("hosts/", {}, CONFIGURATION),
     ("GET", "v1/tokens/"): ("tokens/", None, SIGNED_IN),
     ("POST", "v1/tokens/"): ("tokens/", {}, SIGNED_IN.replace("200", "201")),
     ("GET", "v1/tokens/<int:number>/"): ("tokens/{token}/", None, "401 200 404 404 200 200 404"),

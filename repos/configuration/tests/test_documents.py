@@ -154,7 +154,7 @@ def test_a_list_of_artifactorys_form_is_taken(file: File) -> None:
     [
         ({**ARTIFACTORY, "xrayIndex": True, "notes": "n"}, "notes, xrayIndex of Artifactory's form is not taken over"),
         ({**ARTIFACTORY, "type": "federated"}, "federated"),
-        ({**ARTIFACTORY, "packageType": "cobol"}, "there is no format cobol; there are go, raw"),
+        ({**ARTIFACTORY, "packageType": "cobol"}, "there is no format cobol; there are go, oci, raw"),
         ({**ARTIFACTORY, "packageType": None}, "there is no format none"),
         ({**ARTIFACTORY, "repoKey": None}, "key: This field may not be null"),
         ({**ARTIFACTORY, "repoKey": ["x"]}, "key: text is expected"),
