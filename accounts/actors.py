@@ -19,8 +19,13 @@ class Actor:
     name: str
     token_id: int | None = None
     scopes: tuple[str, ...] | None = None
-    by_pass: bool = False
-    """Whether they showed a pass, and could have one that says more."""
+    until: float | None = None
+    """When the pass ends that they showed, in seconds since the epoch; None: they showed none, so there is none to ask for."""
+
+    @property
+    def by_pass(self) -> bool:
+        """Whether they showed a pass, and could have one that says more."""
+        return self.until is not None
 
     @property
     def anonymous(self) -> bool:

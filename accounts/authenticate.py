@@ -100,7 +100,7 @@ def _by_pass(text: str) -> Identity:
     epoch, user_id, username, token_id = _one(_PASS, [said.token_id, now, said.user_id])
     if (user_id, token_id) != (said.user_id, said.token_id):
         raise _refused()
-    return Identity(Actor(user_id, username or ANONYMOUS.name, token_id, said.scopes, by_pass=True), epoch)
+    return Identity(Actor(user_id, username or ANONYMOUS.name, token_id, said.scopes, said.until), epoch)
 
 
 def _one(sql: str, parameters: list[Any]) -> tuple[Any, ...]:

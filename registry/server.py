@@ -1,4 +1,4 @@
-"""The embedded web server: gunicorn with threads.
+"""The embedded web server: gunicorn with threads, and what was answered before answered without them (registry.worker).
 
 Threads, because a slow client then costs a thread and little memory; processes, because Python computes in one thread at a
 time. A truncated chunked body is an error here, and files go out by sendfile.
@@ -78,7 +78,7 @@ def options(environment: Environment) -> dict[str, Any]:
     """gunicorn's settings for an environment."""
     chosen: dict[str, Any] = {
         "bind": environment.bind,
-        "worker_class": "gthread",
+        "worker_class": "registry.worker.Worker",
         "workers": environment.workers,
         "threads": environment.threads,
         "worker_connections": 2000,

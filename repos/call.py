@@ -40,5 +40,7 @@ class Call(Query):
     """A query and the request that it came by."""
 
     request: HttpRequest
+    epoch: int
+    """The epoch of the rights and of the configuration by which it was let in."""
     root: str = ""
     """What stands before the path in the URL, as the client wrote it."""

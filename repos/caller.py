@@ -31,6 +31,7 @@ class Caller:
     actor: Actor
     rights: Rights
     catalogue: Catalogue
+    epoch: int
 
     @property
     def repositories(self) -> Mapping[tuple[str, str], Repo]:
@@ -48,7 +49,7 @@ def known(request: HttpRequest, identity: Identity) -> Caller:
         usage.write_soon()
     there = catalogue.load(identity.epoch)
     rights = rights_of(identity.actor, identity.epoch).plus(_open_on_loopback(request, there.repositories))
-    return Caller(identity.actor, rights, there)
+    return Caller(identity.actor, rights, there, identity.epoch)
 
 
 def problem_of(request: HttpRequest, error: Exception) -> Problem:

@@ -23,6 +23,13 @@ def share_lock() -> str:
     return "FOR SHARE" if connection.vendor == "postgresql" else ""
 
 
+def among(column: str, values: list[int]) -> tuple[str, list[Any]]:
+    """A condition that a column has one of these values, with its parameters; one text for any number of them where it can be."""
+    if connection.vendor == "postgresql":
+        return f"{column} = ANY(%s)", [values]
+    return f"{column} IN ({', '.join(['%s'] * len(values))})", list(values)
+
+
 def release() -> None:
     """Give the connection back before bytes stream, so that slow clients and upstreams hold none.
 

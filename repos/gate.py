@@ -17,7 +17,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from accounts.actors import Actor
 from problems import Forbidden, Malformed, MethodRefused, Problem, Unauthenticated, absent
-from repos import paths
+from repos import hot, paths
 from repos.call import Call
 from repos.caller import READ, Caller, finish, problem_of, recognise, refusal
 from repos.catalogue import Repo
@@ -37,7 +37,9 @@ def door(form: Format) -> Callable[[HttpRequest], HttpResponseBase]:
             response = _page(request, form, target) or _artefact(request, form, target)
         except Exception as error:
             response = _refused(request, form, target, problem_of(request, error))
-        return finish(request, response)
+        response = finish(request, response)
+        hot.keep(request, response)
+        return response
 
     return answer
 
@@ -77,7 +79,10 @@ def enter(request: HttpRequest, form: Format, target: str) -> tuple[Call, Route,
         if not caller.rights.allows(f"artifact:{route.action}", repo.key, package):
             raise _not_allowed(caller.actor, route.action, asked, package)
     accept = request.headers.get("Accept", "")
-    call = Call(repo=repo, path=path, actor=caller.actor, rights=caller.rights, accept=accept, request=request, root=root)
+    call = Call(
+        repo=repo, path=path, actor=caller.actor, rights=caller.rights, accept=accept,
+        request=request, epoch=caller.epoch, root=root,
+    )  # fmt: skip
     return call, route, names
 
 

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from problems import Forbidden, NotFound, Unavailable, UpstreamFailed, absent
 from repos import proxy, rows
 from repos.call import Query
@@ -33,6 +35,11 @@ def look(query: Query) -> Known:
 def find(query: Query, *, cached_only: bool = False) -> Found | Fill:
     """What stands at the path of `query`. Raises NotFound, Forbidden where a pattern refused it, and a remote's failure."""
     known = look(query)
+    found = _find(query, known, cached_only=cached_only)
+    return replace(found, heads=tuple(known.heads.items())) if known.heads and isinstance(found, Found) else found
+
+
+def _find(query: Query, known: Known, *, cached_only: bool) -> Found | Fill:
     refusal: Forbidden | None = None
     members = answering(query, known)
     for n, repo in enumerate(members):

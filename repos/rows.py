@@ -19,6 +19,7 @@ class Found:
     """An open asset with its bytes' whereabouts: all that serving it needs.
 
     `at` is when it came, `checked_at` when its upstream last agreed (remote only), `stale` that the upstream could not be asked.
+    `heads`: of the repositories that would have gone first, by their ids.
     """
 
     repository_id: int
@@ -34,6 +35,7 @@ class Found:
     digests: dict[str, str]
     checked_at: datetime | None = None
     stale: bool = False
+    heads: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,12 @@ class Fresh:
 
 @dataclass(slots=True)
 class Known:
-    """What the rows tell of one path: by repository id, and which local repositories hold (or held) its package."""
+    """What the rows tell of one path by repository id: assets, freshness, who holds (or held) its package, heads of locals."""
 
     assets: dict[int, Found] = field(default_factory=dict)
     fresh: dict[int, Fresh] = field(default_factory=dict)
     owners: set[int] = field(default_factory=set)
+    heads: dict[int, int] = field(default_factory=dict)
 
 
 ASSETS = """
@@ -73,6 +76,10 @@ SELECT 'owner', r.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
   FROM repos_repository r
  WHERE r.id IN ({repositories}) AND EXISTS (SELECT 1 FROM repos_asset a WHERE a.repository_id = r.id AND a.package = %s)
 """
+HEADS = """
+SELECT 'head', id, head, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  FROM repos_repository WHERE id IN ({repositories})
+"""
 
 
 def look(repos: Sequence[Repo], path: str, *, ownership: bool = False) -> Known:
@@ -84,18 +91,20 @@ def look(repos: Sequence[Repo], path: str, *, ownership: bool = False) -> Known:
         return Known()
     format = repos[0].format
     package = format.package(path)
-    parts: list[tuple[str, list[int], str]] = [(ASSETS, [repo.id for repo in repos], format.path_key(path))]
+    parts: list[tuple[str, list[int], str | None]] = [(ASSETS, [repo.id for repo in repos], format.path_key(path))]
     if remotes := [repo.id for repo in repos if repo.is_remote]:
         parts.append((FRESHNESS, remotes, format.path_key(path)))
     locals_ = [repo.id for repo in repos if repo.is_local]
     if ownership and locals_ and package:
         parts.append((OWNERS, locals_, package))
+    if ownership and locals_:
+        parts.append((HEADS, locals_, None))
     return _known(parts)
 
 
-def _known(parts: list[tuple[str, list[int], str]]) -> Known:
+def _known(parts: list[tuple[str, list[int], str | None]]) -> Known:
     sql = " UNION ALL ".join(text.format(repositories=", ".join(["%s"] * len(ids))) for text, ids, _ in parts)
-    values: list[Any] = [value for _, ids, name in parts for value in (*ids, name)]
+    values: list[Any] = [value for _, ids, name in parts for value in (*ids, *filter(None, (name,)))]
     known = Known()
     with connection.cursor() as cursor:
         cursor.execute(sql, values)
@@ -104,6 +113,8 @@ def _known(parts: list[tuple[str, list[int], str]]) -> Known:
                 known.assets[repository_id] = _found(repository_id, row)
             elif what == "fresh":
                 known.fresh[repository_id] = _fresh(row)
+            elif what == "head":
+                known.heads[repository_id] = row[0]
             else:
                 known.owners.add(repository_id)
     return known

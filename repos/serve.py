@@ -23,7 +23,7 @@ from django.utils import timezone
 from django.utils.http import http_date, parse_http_date_safe
 
 from problems import Forbidden, Malformed, NotFound, Problem, RangeRefused, UpstreamFailed, absent
-from repos import catalogue, database, proxy, resolve, usage
+from repos import catalogue, database, hot, proxy, resolve, usage
 from repos.blobs import CHUNK
 from repos.blobs.stores import store
 from repos.call import Call, Query
@@ -139,12 +139,16 @@ def blob(call: Call, found: Found) -> HttpResponseBase:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.size}"
     headers["Content-Length"] = str(end - start)
     if call.request.method == "HEAD":
-        return _with(HttpResponse(status=status, content_type=found.media_type), headers)
+        answer: HttpResponseBase = _with(HttpResponse(status=status, content_type=found.media_type), headers)
+        hot.note(answer, call, found)
+        return answer
     file = _open(found)
     database.release()
     if part:
         return _with(StreamingHttpResponse(_slice(file, start, end), status=206, content_type=found.media_type), headers)
-    return _with(_File(file, content_type=found.media_type), headers)
+    answer = _with(_File(file, content_type=found.media_type), headers)
+    hot.note(answer, call, found)
+    return answer
 
 
 def body(call: Call, content: bytes, media_type: str, *, stale_since: datetime | None = None) -> HttpResponse:

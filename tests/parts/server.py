@@ -148,6 +148,16 @@ class Server:
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(sql).fetchall()
 
+    def execute(self, sql: str) -> None:
+        """Change this server's database as nothing of the server's would."""
+        if self.database_url.startswith("sqlite"):
+            with contextlib.closing(sqlite3.connect(self.database_url.removeprefix("sqlite:///"), timeout=30)) as connection:
+                connection.execute(sql)
+                connection.commit()
+            return
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(sql)
+
     def request(
         self,
         method: str,

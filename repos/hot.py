@@ -1,0 +1,236 @@
+"""Answers that are given again without asking a view, while everything that they rest on is as it was.
+
+Clients ask for the same in the same words: a cluster's nodes for one manifest, with one pull secret. Who sends the same head,
+byte for byte, gets the same answer, after one query that tells whether it still holds: the grants and the configuration, the
+asset, who is the owner of its name, the user, the token. That is asked each time, so nothing is served a moment longer than
+a view would, and once for all requests that wait at that moment, so that it costs little.
+
+note      serve says of an answer what it rests on
+keep      the gate has an answer whose like was given before, and keeps it
+find      the server looks an arriving head up
+current   and which of those that it found still hold
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+from django.http import HttpRequest, HttpResponseBase
+from django.utils import timezone
+
+from accounts import tokens
+from repos import database, usage
+from repos.blobs.stores import store
+from repos.call import Call
+from repos.rows import Found
+
+LONGEST_HEAD = 4096
+"""Bytes of a request's head that is looked up."""
+SMALL = 128 * 1024
+"""Bytes of a body that is kept in memory; larger ones are read from the store each time."""
+ROOM = 64 * 1024 * 1024
+"""Bytes that are kept in memory in all, by a process."""
+MOST_SEEN = 20_000
+
+Fact = tuple[str, int, int]
+"""Something that was so: what it is about, a row's id, and a number that tells one state of it from another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What an answer rests on. `until`: seconds since the epoch; None: it may hold for ever."""
+
+    facts: frozenset[Fact]
+    until: float | None
+    found: Found
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`head` lacks the Date and the empty line. `body` None: the bytes are in the store."""
+
+    basis: Basis
+    head: bytes
+    body: bytes | None
+    downloads: int
+
+    @property
+    def weight(self) -> int:
+        return len(self.head) + len(self.body or b"") + 1000
+
+
+def note(response: HttpResponseBase, call: Call, found: Found) -> None:
+    """Say what an answer rests on: that this asset stands, and in a virtual repository that none can have come before it.
+
+    Not of a remote's document that its upstream may change, since it is fresh for a while only; nor of what was asked for
+    with a password, which may be changed.
+    """
+    actor = call.actor
+    here = next(repo for repo in call.repo.answering if repo.id == found.repository_id)
+    changing = found.stale or (here.is_remote and not here.never_changes(found.path))
+    if changing or (actor.user_id is not None and actor.token_id is None and actor.until is None):
+        return
+    facts: set[Fact] = {("epoch", 1, call.epoch), ("asset", found.asset_id, 0)}
+    facts |= {("head", number, head) for number, head in found.heads}
+    facts |= {("user", actor.user_id, 0)} if actor.user_id is not None else set()
+    facts |= {("token", actor.token_id, 0)} if actor.token_id is not None else set()
+    response.basis = Basis(frozenset(facts), actor.until, found)  # type: ignore[attr-defined]
+
+
+def keep(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Keep an answer whose request came before, so that what is asked for once takes no room."""
+    basis, head = getattr(response, "basis", None), getattr(_arriving, "head", None)
+    if basis is None or head is None or response.status_code != 200 or not _repeatable(request):
+        return
+    key = _key(head)
+    if not _kept.seen_before(key):
+        return
+    downloads = int(request.method == "GET")
+    body: bytes | None = b""
+    if downloads:
+        body = _read(basis.found) if basis.found.size <= SMALL else None
+    lines = [f"HTTP/1.1 200 {response.reason_phrase}", "Server: entrepot", "Connection: keep-alive"]
+    lines += [f"{name}: {value}" for name, value in response.headers.items()]
+    _kept.put(key, Answer(basis, "".join(f"{line}\r\n" for line in lines).encode("latin-1"), body, downloads))
+
+
+def _repeatable(request: HttpRequest) -> bool:
+    """Whether the head is all of the request, and the connection stays."""
+    asked = request.META
+    return (
+        request.method in ("GET", "HEAD")
+        and asked.get("SERVER_PROTOCOL") == "HTTP/1.1"
+        and asked.get("HTTP_CONNECTION", "keep-alive").lower() == "keep-alive"
+        and not any(name in asked for name in ("CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT"))
+    )
+
+
+def _read(found: Found) -> bytes:
+    with store().open(found.key) as file:
+        return file.read(SMALL)
+
+
+# For the server
+
+
+_arriving = threading.local()
+
+
+@contextmanager
+def arriving(head: bytes | None) -> Iterator[None]:
+    """Tell the view that runs in this thread the head of its request as it came; None: it is not known, or no whole one."""
+    _arriving.head = head
+    try:
+        yield
+    finally:
+        _arriving.head = None
+
+
+def is_whole(head: bytes) -> bool:
+    """Whether this is the head of one request and nothing besides."""
+    return head.startswith((b"GET ", b"HEAD ")) and head.find(b"\r\n\r\n") == len(head) - 4
+
+
+def find(head: bytes) -> Answer | None:
+    """The answer that was given to the same head."""
+    return _kept.get(_key(head))
+
+
+def forget(head: bytes) -> None:
+    _kept.drop(_key(head))
+
+
+def current(answers: Sequence[Answer]) -> list[bool]:
+    """Of each answer whether it still holds, by one query; those that do are counted as given."""
+    wanted = frozenset().union(*(answer.basis.facts for answer in answers))
+    so, now = _facts(wanted), time.time()
+    result = []
+    for answer in answers:
+        basis = answer.basis
+        holds = basis.facts <= so and (basis.until is None or now < basis.until)
+        if holds:
+            usage.served(basis.found.asset_id, downloads=answer.downloads)
+            for what, number, _ in basis.facts:
+                if what == "token":
+                    tokens.used(number)
+        result.append(holds)
+    return result
+
+
+FACTS = {
+    "asset": "SELECT 'asset', id, 0 FROM repos_asset WHERE until IS NULL AND {ids}",
+    "head": "SELECT 'head', id, head FROM repos_repository WHERE {ids}",
+    "user": "SELECT 'user', id, 0 FROM accounts_user WHERE is_active AND {ids}",
+    "token": "SELECT 'token', id, 0 FROM accounts_token WHERE revoked_at IS NULL"
+    " AND (expires_at IS NULL OR expires_at > {now}) AND {ids}",
+}
+
+
+def _facts(wanted: frozenset[Fact]) -> set[Fact]:
+    """What is so now of all that these facts are about."""
+    sql, values = ["SELECT 'epoch', id, number FROM accounts_epoch"], []
+    for what, text in FACTS.items():
+        ids = sorted({number for about, number, _ in wanted if about == what})
+        if not ids:
+            continue
+        clause, parameters = database.among("id", ids)
+        sql.append(text.format(ids=clause, now="%s"))
+        values += [*([database.parameter(timezone.now())] if "{now}" in text else []), *parameters]
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(sql), values)
+        return {(what, int(number), int(value)) for what, number, value in cursor.fetchall()}
+
+
+# What is kept
+
+
+def _key(head: bytes) -> bytes:
+    """A head is known by a digest: it holds credentials, which are kept nowhere."""
+    return hashlib.blake2b(head, digest_size=20).digest()
+
+
+class _Kept:
+    """Answers of this process by the digests of their requests' heads, the oldest given up first. Safe among threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answers: dict[bytes, Answer] = {}
+        self._weight = 0
+        self._seen: dict[bytes, Any] = {}
+        self.get = self._answers.get
+
+    def seen_before(self, key: bytes) -> bool:
+        with self._lock:
+            if key in self._seen:
+                return True
+            if len(self._seen) >= MOST_SEEN:
+                self._seen.clear()
+            self._seen[key] = None
+            return False
+
+    def put(self, key: bytes, answer: Answer) -> None:
+        with self._lock:
+            self._remove(key)
+            self._answers[key] = answer
+            self._weight += answer.weight
+            while self._weight > ROOM:
+                self._remove(next(iter(self._answers)))
+
+    def drop(self, key: bytes) -> None:
+        with self._lock:
+            self._remove(key)
+
+    def _remove(self, key: bytes) -> None:
+        answer = self._answers.pop(key, None)
+        if answer is not None:
+            self._weight -= answer.weight
+
+
+_kept = _Kept()

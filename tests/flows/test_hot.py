@@ -1,0 +1,257 @@
+"""The same request again is answered without a view, and not a moment longer than a view would answer it so."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import random
+import time
+
+import pytest
+
+from tests.parts.server import ADMIN_PASSWORD, Answer, Server
+from tests.parts.upstream import Upstream
+
+ADMIN = ("admin", ADMIN_PASSWORD)
+AGAIN = "entrepot"
+"""The Server header of an answer that no view was asked for; others have gunicorn's."""
+SMALL, LARGE = random.Random(1).randbytes(5000), random.Random(2).randbytes(4 << 20)
+
+
+class Client:
+    """One connection that is kept alive, on which everything is asked for in the same words."""
+
+    def __init__(self, server: Server, secret: str = "", headers: dict[str, str] | None = None):
+        self.connection = server.connect()
+        self.headers = {**(server.authorization(("robot", secret)) if secret else {}), **(headers or {})}
+
+    def ask(self, path: str, method: str = "GET") -> Answer:
+        self.connection.request(method, path, headers=self.headers)
+        answer = self.connection.getresponse()
+        return Answer(answer.status, answer.reason, dict(answer.getheaders()), answer.read())
+
+    def until_again(self, path: str, method: str = "GET") -> tuple[Answer, Answer]:
+        """The last answer of a view and the first that was given again."""
+        before = self.ask(path, method)
+        for _ in range(5):
+            answer = self.ask(path, method)
+            if answer.headers["Server"] == AGAIN:
+                return before, answer
+            before = answer
+        raise AssertionError(f"{path} was answered by a view each time: {before.status}")
+
+
+@pytest.fixture(scope="module")
+def up(upstream) -> Upstream:
+    return upstream()
+
+
+@pytest.fixture(scope="module")
+def here(server, up) -> Server:
+    one = server(ENTREPOT_WORKERS="1", ENTREPOT_THREADS="4")
+    one.apply(
+        {
+            "repositories": [
+                {"key": "first", "format": "raw", "kind": "local"},
+                {"key": "second", "format": "raw", "kind": "local"},
+                {"key": "all", "format": "raw", "kind": "virtual", "members": ["first", "second"]},
+                {"key": "cache", "format": "raw", "kind": "remote", "upstreams": [{"url": up.url}], "cache": {"lifetime": "1h"}},
+            ],
+            "groups": [{"name": "readers"}],
+            "users": [{"name": name, "robot": True, "groups": ["readers"]} for name in ("robot", "member", "locked")],
+            "grants": [{"role": "reader", "groups": ["readers"], "repositories": ["first", "second", "all", "cache"]}],
+        }
+    )
+    return one
+
+
+def put(server: Server, name: str, content: bytes = SMALL, to: str = "first") -> str:
+    path = f"/raw/{to}/{name}"
+    assert server.request("PUT", path, content, user=ADMIN).status == 201
+    return path
+
+
+def token_of(server: Server, user: str, *options: str) -> str:
+    return server.manage("token", "create", user, *options).stdout.split()[-1]
+
+
+@pytest.fixture(scope="module")
+def secret(here) -> str:
+    return token_of(here, "robot")
+
+
+@pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_same_request_is_answered_with_the_same_bytes_and_headers(here, secret, content, method):
+    path = put(here, f"{method}-{len(content)}", content)
+    seen, again = Client(here, secret).until_again(path, method)
+    assert again.body == seen.body == (content if method == "GET" else b"")
+    own = ("Server", "Date")
+    assert {k: v for k, v in again.headers.items() if k not in own} == {k: v for k, v in seen.headers.items() if k not in own}
+    assert again.headers["Date"]
+
+
+def test_through_a_virtual_repository_too(here, secret):
+    put(here, "through", to="second")
+    assert Client(here, secret).until_again("/raw/all/through")[1].body == SMALL
+
+
+def test_to_who_is_not_signed_in_where_anybody_may_read(here):
+    here.apply({"grants": [{"role": "reader", "anonymous": True, "repositories": ["first"], "paths": ["open/**"]}]})
+    path = put(here, "open/file")
+    assert Client(here).until_again(path)[1].body == SMALL
+
+
+def test_a_password_is_checked_each_time(here):
+    path, client = put(here, "by-password"), Client(here, headers=Server.authorization(ADMIN))
+    assert {client.ask(path).headers["Server"] for _ in range(5)} == {"gunicorn"}
+
+
+def test_what_an_upstream_may_change_is_never_answered_again(here, up, secret):
+    up.routes["/changing"] = b"x"
+    client = Client(here, secret)
+    assert {client.ask("/raw/cache/changing").headers["Server"] for _ in range(5)} == {"gunicorn"}
+
+
+# What ends it, at once
+
+
+def test_a_deletion(here, secret):
+    path, client = put(here, "deleted"), Client(here, secret)
+    client.until_again(path)
+    assert here.request("DELETE", path, user=ADMIN).status == 204
+    assert client.ask(path).status == 404
+
+
+def test_another_content(here, secret):
+    path, client = put(here, "replaced"), Client(here, secret)
+    client.until_again(path)
+    put(here, "replaced", b"new")
+    assert client.ask(path).body == b"new"
+    assert client.until_again(path)[1].body == b"new"
+
+
+def test_the_same_name_in_a_member_that_goes_first(here, secret):
+    put(here, "hidden", b"second's", to="second")
+    client = Client(here, secret)
+    assert client.until_again("/raw/all/hidden")[1].body == b"second's"
+    put(here, "hidden", b"first's")
+    assert client.ask("/raw/all/hidden").body == b"first's"
+
+
+def test_a_revoked_token(here):
+    secret = token_of(here, "robot")
+    path, client = put(here, "revoked"), Client(here, secret)
+    client.until_again(path)
+    here.manage("token", "revoke", secret)
+    assert client.ask(path).status == 401
+
+
+def test_a_token_that_has_expired(here):
+    secret = token_of(here, "robot", "--expires", "1h")
+    path, client = put(here, "expired"), Client(here, secret)
+    client.until_again(path)
+    past = "2020-01-01 00:00:00+00:00" if not here.database_url.startswith("sqlite") else "2020-01-01 00:00:00"
+    here.execute(f"UPDATE accounts_token SET expires_at = '{past}' WHERE prefix = '{secret[:10]}'")
+    assert client.ask(path).status == 401
+
+
+def test_rights_that_are_taken_away(here):
+    path, client = put(here, "taken"), Client(here, token_of(here, "member"))
+    client.until_again(path)
+    here.apply({"users": [{"name": "member", "robot": True, "groups": []}]})
+    assert client.ask(path).status == 404
+
+
+def test_a_user_who_was_locked(here):
+    path, client = put(here, "locked"), Client(here, token_of(here, "locked"))
+    client.until_again(path)
+    here.execute("UPDATE accounts_user SET is_active = false WHERE username = 'locked'")
+    assert client.ask(path).status == 401
+
+
+# Who asks otherwise
+
+
+def test_other_credentials_are_not_answered_for(here, secret):
+    path = put(here, "others")
+    Client(here, secret).until_again(path)
+    assert Client(here).ask(path).status == 401
+    assert Client(here, secret[:-1] + ("A" if secret[-1] != "A" else "B")).ask(path).status == 401
+
+
+def test_requests_that_come_together_are_each_answered_in_their_order(here, secret):
+    one, other = put(here, "one", b"one"), put(here, "other", b"other")
+    client = Client(here, secret)
+    for path in (one, other):
+        client.until_again(path)
+    head = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "127.0.0.1", **client.headers}.items())
+    client.connection.sock.sendall(b"".join(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode() for path in (one, other, one, one)))
+    bodies = []
+    for _ in range(4):
+        answer = http.client.HTTPResponse(client.connection.sock, method="GET")
+        answer.fp = client.connection.sock.makefile("rb", 0)  # unbuffered: the next answer is the next reader's
+        answer.begin()
+        bodies.append(answer.read())
+    assert bodies == [b"one", b"other", b"one", b"one"]
+
+
+def test_a_request_with_a_body_keeps_the_connection_in_order(here, secret):
+    path, client = put(here, "with-body"), Client(here, secret)
+    client.until_again(path)
+    for _ in range(3):
+        client.connection.request("GET", path, b"GET /raw/first/other HTTP/1.1\r\n\r\n", client.headers)
+        answer = client.connection.getresponse()
+        assert (answer.status, answer.read()) == (200, SMALL)
+
+
+def test_clients_that_do_not_read_keep_nobody_waiting(here, secret):
+    more_than_sockets_hold = LARGE * 8
+    path, small = put(here, "unread", more_than_sockets_hold), put(here, "read")
+    client = Client(here, secret)
+    client.until_again(path)
+    client.until_again(small)
+    stuck = [Client(here, secret) for _ in range(3)]  # of four threads
+    for one in stuck:
+        one.until_again(small)
+        one.connection.request("GET", path, headers=one.headers)
+    assert client.until_again(small)[1].body == SMALL
+    for one in stuck:
+        body = one.connection.getresponse().read()
+        assert hashlib.sha256(body).digest() == hashlib.sha256(more_than_sockets_hold).digest()
+
+
+def test_clients_that_leave_leave_nothing_behind(here, secret):
+    path = put(here, "left", LARGE)
+    for _ in range(6):  # more than there are threads
+        client = Client(here, secret)
+        client.until_again(path)
+        client.connection.request("GET", path, headers=client.headers)
+        client.connection.close()
+    assert Client(here, secret).until_again(path)[1].body == LARGE
+
+
+def test_what_was_answered_again_is_counted(here, secret):
+    path, client = put(here, "counted"), Client(here, secret)
+    client.until_again(path)
+    for _ in range(20):
+        client.ask(path)
+    count = "SELECT u.downloads FROM repos_usage u JOIN repos_asset a ON a.id = u.asset_id WHERE a.path = 'counted'"
+    deadline = time.monotonic() + 60
+    while (here.rows(count) or [(0,)])[0][0] < 22:
+        assert time.monotonic() < deadline, "the downloads were not counted"
+        time.sleep(0.1)
+    assert here.query(f"SELECT last_used_at FROM accounts_token WHERE prefix = '{secret[:10]}'")[0]
+
+
+def test_a_server_that_stops_lets_those_who_wait_have_their_answers(server):
+    one = server(ENTREPOT_WORKERS="1")
+    one.apply({"repositories": [{"key": "first", "format": "raw", "kind": "local"}]})
+    secret = token_of(one, "admin")
+    path = put(one, "stopping", LARGE)
+    client = Client(one, secret)
+    client.until_again(path)
+    client.connection.request("GET", path, headers=client.headers)
+    answer = client.connection.getresponse()
+    one.stop()
+    assert answer.read() == LARGE
