@@ -155,7 +155,7 @@ def _sqlite(path: str) -> dict:
         raise ValueError("the URL names no file; it looks like sqlite:////var/lib/entrepot/entrepot.sqlite3")
     pragmas = "journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864", "foreign_keys=ON"
     return {
-        "ENGINE": "django.db.backends.sqlite3",
+        "ENGINE": "registry.sqlite",
         "NAME": str(file),
         "CONN_MAX_AGE": None,
         "OPTIONS": {

@@ -14,7 +14,6 @@ compared, the Change is inserted, old assets are closed, new ones inserted. Only
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -89,7 +88,8 @@ class Outcome:
 class Commit:
     """What is to be committed together to one repository, or refused together.
 
-    `needs`: what has to stand there when it is, by path, with the size in bytes that it is said to have.
+    `needs`: what has to stand there when it is, by path, with the size in bytes that it is said to have. `ends`: removes the
+    rows that are of no use when it is committed.
     """
 
     repo: Repo
@@ -97,6 +97,7 @@ class Commit:
     actor: str
     may_overwrite: bool = False
     needs: Mapping[str, int] = field(default_factory=dict)
+    ends: Callable[[], object] | None = None
     freshness: Freshness | None = None
     fence: str = ""
     future: Future[Outcome] = field(default_factory=Future)
@@ -118,27 +119,25 @@ class _Gone(Exception):
     """A blob that was live stopped being so; its bytes are stored anew."""
 
 
-def put(repo: Repo, news: Sequence[New], actor: str, *, may_overwrite: bool, needs: Mapping[str, int] | None = None) -> Outcome:
-    """Publish `news` as one Change, for which there must stand what it `needs` (see Commit).
+def put(
+    repo: Repo, news: Sequence[New], actor: str, *,
+    may_overwrite: bool, needs: Mapping[str, int] | None = None, ends: Callable[[], object] | None = None,
+) -> Outcome:  # fmt: skip
+    """Publish `news` as one Change, for which there must stand what it `needs`, and with which something `ends` (see Commit).
 
     Raises Conflict where what can never change stands with other bytes, or stood; Forbidden where something would be
     replaced without `may_overwrite`; Malformed where something that is needed is missing or of another size. The same bytes
     again change nothing.
     """
-    commit = Commit(repo, news, actor, may_overwrite, needs or {})
-    _commit_all([commit], Change.Action.PUBLISH)
-    return commit.future.result()
+    return _commit(Commit(repo, news, actor, may_overwrite, needs or {}, ends), Change.Action.PUBLISH)
 
 
 def fill(repo: Repo, news: Sequence[New], freshness: Freshness, fence: str) -> Outcome:
     """Record what was fetched from an upstream. `fence` is the lease under which it was; a lease that was lost records nothing.
 
-    Waits for the group commit. Raises Conflict where an upstream changed what can never change.
+    Raises Conflict where an upstream changed what can never change.
     """
-    commit = Commit(repo, news, "", True, freshness=freshness, fence=fence)
-    _store_what_is_missing([new.bytes for new in news])  # here and not in the group, so that many sync at once
-    _committer.submit(commit)
-    return commit.future.result()
+    return _commit(Commit(repo, news, "", True, freshness=freshness, fence=fence), Change.Action.FILL)
 
 
 def delete(repo: Repo, paths: Sequence[str], actor: str) -> int:
@@ -185,6 +184,12 @@ def put_aside(repo: Repo, path: str, content: Bytes, actor: str, expires_at: dat
             )
 
     _with_durable_bytes([content], insert)
+
+
+def _commit(commit: Commit, action: str) -> Outcome:
+    """Commit with whatever else waits to be committed to the repository."""
+    _store_what_is_missing(_contents([commit]))  # here and not in the group, so that many sync at once
+    return _group_of(commit.repo, action).commit(commit)
 
 
 def _commit_all(commits: list[Commit], action: str) -> None:
@@ -304,7 +309,7 @@ def _add_digests(contents: Iterable[Bytes]) -> None:
 
 
 def _insert(commits: list[Commit], action: str) -> dict[int, Outcome | Problem]:
-    """One Change a repository for all `commits` that the rules allow; repositories by ascending id."""
+    """The Changes of all `commits` that the rules allow; repositories by ascending id. Fills of one are one Change."""
     blobs = _lock_blobs([new.bytes for commit in commits for new in commit.news])
     outcomes: dict[int, Outcome | Problem] = {}
     for repo in sorted({commit.repo.id: commit.repo for commit in commits}.values(), key=lambda repo: repo.id):
@@ -314,7 +319,8 @@ def _insert(commits: list[Commit], action: str) -> dict[int, Outcome | Problem]:
         except NotFound as gone:
             outcomes |= {id(commit): gone for commit in mine}
             continue
-        outcomes |= _insert_into(row, repo, mine, blobs, action)
+        for together in [mine] if action == Change.Action.FILL else [[commit] for commit in mine]:
+            outcomes |= _insert_into(row, repo, together, blobs, action)
     return outcomes
 
 
@@ -340,6 +346,8 @@ def _insert_into(
         replaced += [standing[key] for key in news if key in standing and standing[key].until is None and key not in added]
         added |= news
         actor = commit.actor
+        if commit.ends:
+            commit.ends()
         outcomes[id(commit)] = Outcome(row.head + bool(added), bool(news))
     if added:
         change = _new_change(row, actor, action, {})
@@ -495,42 +503,56 @@ def _new_change(row: Repository, actor: str, action: str, detail: dict[str, Any]
     )
 
 
-class _Committer:
-    """Commits fills in groups: while one commit runs, those that come meanwhile wait together for the next."""
+class _Group:
+    """Commits that wait for one another anyhow: whoever's turn it is commits for all who have come meanwhile, in one transaction.
 
-    LARGEST_GROUP = 200
+    A commit waits for the disk, and the next to the same repository for that one; together they wait once.
+    """
 
-    def __init__(self) -> None:
-        self._waiting: queue.SimpleQueue[Commit] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+    LARGEST = 200
 
-    def submit(self, commit: Commit) -> None:
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():  # also after a fork
-                self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
-                self._thread.start()
-        self._waiting.put(commit)
+    def __init__(self, action: str) -> None:
+        self._action = action
+        self._waiting: list[Commit] = []
+        self._committing = False
+        self._changed = threading.Condition()
 
-    def _run(self) -> None:
-        while True:
-            group = [self._waiting.get()]
-            while len(group) < self.LARGEST_GROUP and not self._waiting.empty():
-                group.append(self._waiting.get())
+    def commit(self, commit: Commit) -> Outcome:
+        """The outcome of a commit, whose bytes are durable. Raises its problem."""
+        with self._changed:
+            self._waiting.append(commit)
+        while group := self._turn_of(commit):
             try:
                 self._commit(group)
-            except BaseException as error:
-                log.exception("a group of %d commits failed", len(group))
-                for commit in group:  # whoever waits has no other way to hear of it
-                    if not commit.future.done():
-                        commit.future.set_exception(error)
+            finally:
+                with self._changed:
+                    self._committing = False
+                    self._changed.notify_all()
+        return commit.future.result()
 
-    @staticmethod
-    def _commit(group: list[Commit]) -> None:
+    def _turn_of(self, commit: Commit) -> list[Commit]:
+        """Wait until the commit is done or nobody else commits; then those that the caller is to commit."""
+        with self._changed:
+            self._changed.wait_for(lambda: commit.future.done() or not self._committing)
+            if commit.future.done():
+                return []
+            self._committing = True
+            group, self._waiting = self._waiting[: self.LARGEST], self._waiting[self.LARGEST :]
+            return group
+
+    def _commit(self, commits: list[Commit]) -> None:
         try:
-            _commit_all(group, Change.Action.FILL)
-        finally:
-            database.release()
+            _commit_all(commits, self._action)
+        except BaseException as error:
+            log.exception("a group of %d commits failed", len(commits))
+            for commit in commits:  # whoever waits has no other way to hear of it
+                if not commit.future.done():
+                    commit.future.set_exception(error)
 
 
-_committer = _Committer()
+_groups: dict[tuple[int, str], _Group] = {}
+
+
+def _group_of(repo: Repo, action: str) -> _Group:
+    """Those who wait for the same lock: the repository's row, or, where a database has one writer, that one."""
+    return _groups.setdefault((0 if database.has_one_writer() else repo.id, action), _Group(action))

@@ -1,7 +1,7 @@
 """Upload sessions: bytes that come in several requests, which any process continues.
 
-begin ── append … append ── whole ── end
-           │                  └── the bytes joined, to be published
+begin ── append … append ── whole ── forget, with the publication; then discard_parts
+           │                  └── the bytes joined, or a body that came as a whole, to be published
            └── the part is in the store first; then the row's offset moves on, if nobody moved it meanwhile
 
 Nothing is kept in a process: one that is killed costs the part that it was receiving. What is abandoned is reaped by gc.
@@ -29,9 +29,10 @@ LIFETIME = timedelta(days=1)
 
 def begin(repo: Repo, package: str, actor: str) -> Upload:
     """A new session, by which `actor` sends something of `package`."""
-    return Upload.objects.create(
-        id=secrets.token_hex(16), repository_id=repo.id, package=package, actor=actor, touched_at=database.now()
-    )
+    with database.not_waiting_for_the_disk():
+        return Upload.objects.create(
+            id=secrets.token_hex(16), repository_id=repo.id, package=package, actor=actor, touched_at=database.now()
+        )
 
 
 def find(repo: Repo, package: str, actor: str, name: str) -> Upload:
@@ -49,35 +50,37 @@ def append(session: Upload, request: HttpRequest, start: int | None) -> Upload:
     Of a body that breaks off what came is kept, so that the client can go on from there. Raises Malformed for that one,
     RangeRefused where `start` is not where the last part ended.
     """
-    _check_start(session, start)
-    with store().receive() as incoming:
-        database.release()
-        broken = None
-        try:
-            for chunk in uploads.body_stream(request, part=True):
-                incoming.write(chunk)
-        except Malformed as problem:
-            broken = problem
-        if incoming.size:
-            _add(session, incoming)
-    if broken:
-        raise broken
+    with _received(session, request, start) as incoming:
+        _add(session, incoming)
     return session
 
 
-def _check_start(session: Upload, start: int | None) -> None:
+@contextlib.contextmanager
+def _received(session: Upload, request: HttpRequest, start: int | None, digests: tuple[str, ...] = ()) -> Iterator[Incoming]:
     if start is not None and start != session.offset:
         raise RangeRefused(f"the next byte to send is number {session.offset}, not {start}", rule="upload.order")
+    with store().receive(digests=digests) as incoming:
+        database.release()
+        try:
+            for chunk in uploads.body_stream(request, part=True):
+                incoming.write(chunk)
+        except Malformed:
+            _add(session, incoming)
+            raise
+        yield incoming
 
 
 def _add(session: Upload, incoming: Incoming) -> None:
     before, size = session.offset, incoming.size
+    if not size:
+        return
     sha256 = incoming.sha256 if before == 0 else ""
     name = incoming.set_aside()
     parts = [*session.parts, name]
-    moved = Upload.objects.filter(pk=session.pk, offset=before).update(
-        offset=before + size, parts=parts, sha256=sha256, touched_at=database.now()
-    )
+    with database.not_waiting_for_the_disk():
+        moved = Upload.objects.filter(pk=session.pk, offset=before).update(
+            offset=before + size, parts=parts, sha256=sha256, touched_at=database.now()
+        )
     if not moved:
         store().discard_part(name)
         raise RangeRefused("another request has added to this upload meanwhile; ask where it stands", rule="upload.order")
@@ -85,18 +88,37 @@ def _add(session: Upload, incoming: Incoming) -> None:
 
 
 @contextlib.contextmanager
-def whole(session: Upload, digests: tuple[str, ...] = ()) -> Iterator[Incoming]:
-    """All that has come, with these digests besides SHA-256. Raises NotFound where another request has ended the session."""
-    try:
-        with store().join(session.parts, digests, session.sha256) as incoming:
+def whole(session: Upload, request: HttpRequest, start: int | None, digests: tuple[str, ...] = ()) -> Iterator[Incoming]:
+    """All that has come and the request's body after it (see `append`), with these digests besides SHA-256.
+
+    Raises NotFound where another request has ended the session.
+    """
+    if not session.parts:
+        with _received(session, request, start, digests) as incoming:
             yield incoming
+        return
+    append(session, request, start)
+    try:
+        joined = store().join(session.parts, digests, session.sha256)
     except FileNotFoundError as error:
         raise NotFound("this upload was ended meanwhile; begin a new one", rule="upload.session") from error
+    with joined as incoming:
+        yield incoming
+
+
+def forget(session: Upload) -> None:
+    """Remove the session's row, in the caller's transaction."""
+    Upload.objects.filter(pk=session.pk).delete()
 
 
 def end(session: Upload) -> None:
     """Forget the session and its parts."""
-    Upload.objects.filter(pk=session.pk).delete()
+    with database.not_waiting_for_the_disk():
+        forget(session)
+    discard_parts(session)
+
+
+def discard_parts(session: Upload) -> None:
     for name in session.parts:
         store().discard_part(name)
 

@@ -26,12 +26,13 @@ from typing import BinaryIO, Protocol
 CHUNK = 256 * 1024
 """Bytes moved at a time, everywhere."""
 
-KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}/[0-9a-f]{16}")
+KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}[./][0-9a-f]{16}")
+"""Keys of the first stores have a slash where others have a dot; they are rows' values, and stay what they are."""
 
 
 def new_key(sha256: str) -> str:
-    """A key for bytes of this digest: `ab/<digest>/<unique>`. Unique, so that a delete never meets a newer object."""
-    return f"{sha256[:2]}/{sha256}/{secrets.token_hex(8)}"
+    """A key for bytes of this digest: `ab/<digest>.<unique>`. Unique, so that a delete never meets a newer object."""
+    return f"{sha256[:2]}/{sha256}.{secrets.token_hex(8)}"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Incoming(Protocol):
         """Make the bytes durable and return their new key. Raises StorageFull."""
 
     def set_aside(self) -> str:
-        """Let the bytes outlive the block as a part, whose name is returned. They survive the process, not the machine."""
+        """Let the bytes outlive the block as a part, whose name is returned. Where a crash leaves it, it is whole."""
 
     def __enter__(self) -> Incoming: ...
 

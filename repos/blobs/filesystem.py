@@ -1,6 +1,6 @@
 """A store in a folder of a local or shared filesystem.
 
-    <root>/ab/<sha256>/<unique>     objects
+    <root>/ab/<sha256>.<unique>     objects
     <root>/incoming/<random>        bytes being received
     <root>/parts/<random>           bytes that wait for those that follow them
 
@@ -20,6 +20,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
 from problems import StorageFull, TooLarge
@@ -51,17 +52,14 @@ class FilesystemStore:
         return self._file(key).stat().st_size
 
     def delete(self, key: str) -> None:
-        file = self._file(key)
-        file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # another object of the same digest lies there
-            file.parent.rmdir()
+        self._file(key).unlink(missing_ok=True)
 
     def objects(self) -> Iterator[Stored]:
         now = time.time()
-        for file in self.root.glob("[0-9a-f][0-9a-f]/*/*"):
+        for file in self.root.glob("[0-9a-f][0-9a-f]/**/*"):
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                stat = file.stat()
-                yield Stored(file.relative_to(self.root).as_posix(), stat.st_size, now - stat.st_mtime)
+                if S_ISREG((stat := file.stat()).st_mode):
+                    yield Stored(file.relative_to(self.root).as_posix(), stat.st_size, now - stat.st_mtime)
 
     def leftovers(self) -> Iterator[Stored]:
         return _files(self.incoming)
@@ -167,26 +165,17 @@ class FilesystemIncoming:
         with _room():
             os.fsync(self._out.fileno())
             self._out.close()
-            self._move(target)
+            self._file.rename(target)
+            _sync_folder(target.parent)
         return key
 
     def set_aside(self) -> str:
-        self._out.close()
         name = secrets.token_hex(16)
+        with _room():
+            os.fsync(self._out.fileno())
+            self._out.close()
         self._file.rename(self._store.set_aside / name)
         return name
-
-    def _move(self, target: Path) -> None:
-        while True:
-            with contextlib.suppress(FileExistsError):
-                target.parent.mkdir()
-            with contextlib.suppress(FileNotFoundError):  # a delete of the same digest took the empty folder away
-                self._file.rename(target)
-                break
-            if not self._file.exists():
-                raise RuntimeError("the bytes were removed while they were being received")
-        _sync_folder(target.parent)
-        _sync_folder(target.parent.parent)
 
     def __enter__(self) -> FilesystemIncoming:
         return self

@@ -67,8 +67,8 @@ def once(function: Callable, *, after: bool = False) -> Callable:
 STAGES = {
     "before the bytes are durable": (publish, "_store_what_is_missing", False),
     "after the bytes are durable": (publish, "_store_what_is_missing", True),
-    "at the rename": (filesystem.FilesystemIncoming, "_move", False),
-    "after the rename": (filesystem.FilesystemIncoming, "_move", True),
+    "at the rename": (filesystem, "_sync_folder", False),
+    "after the rename": (filesystem, "_sync_folder", True),
     "at the blob's row": (publish, "_lock_blobs", False),
     "after the blob's row": (publish, "_lock_blobs", True),
     "at the repository's lock": (publish, "_lock_repository", False),
@@ -216,7 +216,7 @@ def test_one_commit_that_fails_does_not_take_its_group_with_it(repository):
 )
 def test_bytes_that_cannot_be_deleted_leave_nobody_waiting_for_the_commit(repository, monkeypatch, error):
     repo = repository("raw", "cache", "remote", upstreams=[{"url": "http://127.0.0.1:9"}])
-    committer = publish._Committer()
+    group = publish._Group(Change.Action.FILL)
 
     def commit(stack: contextlib.ExitStack, path: str, fence: str = "") -> publish.Commit:
         incoming = stack.enter_context(store().receive())
@@ -231,14 +231,12 @@ def test_bytes_that_cannot_be_deleted_leave_nobody_waiting_for_the_commit(reposi
         with_it, after, later = (commit(stack, path) for path in ("with it", "after", "later"))
         with monkeypatch.context() as patch:
             patch.setattr(filesystem.FilesystemStore, "delete", broken)
-            for one in (refused, with_it):  # they are there before the thread is, so they are one group
-                committer._waiting.put(one)
-            committer.submit(after)
-            assert isinstance(refused.future.exception(30), Problem)
-            assert with_it.future.exception(30) is (error if isinstance(error, Broken) else None)
-            after.future.exception(30)
-        committer.submit(later)
-        assert later.future.result(30).created
+            group._waiting = [refused, with_it]  # they are there before, so they are one group
+            with contextlib.suppress(BaseException):
+                group.commit(after)
+            assert isinstance(refused.future.exception(0), Problem)
+            assert with_it.future.exception(0) is (error if isinstance(error, Broken) else None)
+        assert group.commit(later).created
     gc.sweep(grace=NOW, stray=NOW)
     assert list(fsck.check(scrub=True, grace=NOW)) == []
 

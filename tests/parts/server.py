@@ -133,7 +133,7 @@ class Server:
     def counts(self) -> tuple[int, int, int]:
         """How many changes, assets and stored objects there are: what a refused request must not add to."""
         (changes,), (assets,) = self.query("SELECT count(*) FROM repos_change"), self.query("SELECT count(*) FROM repos_asset")
-        objects = sum(1 for _ in (self.data / "blobs").glob("[0-9a-f][0-9a-f]/*/*"))
+        objects = sum(1 for _ in (self.data / "blobs").glob("[0-9a-f][0-9a-f]/*"))
         return changes, assets, objects
 
     def query(self, sql: str) -> tuple:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -94,13 +97,13 @@ def _besides(algorithm: str) -> tuple[str, ...]:
     return () if algorithm == "sha256" else (algorithm,)
 
 
-def _put_blob(call: Call, incoming: Incoming, digest: str) -> HttpResponse:
+def _put_blob(call: Call, incoming: Incoming, digest: str, ends: Callable[[], object] | None = None) -> HttpResponse:
     algorithm, digits = parse.check_digest(digest)
     found = incoming.sha256 if algorithm == "sha256" else incoming.digests[algorithm]
     if found != digits:
         raise Malformed(f"the bytes have the digest {algorithm}:{found}, not {digest}; send them again", rule="digest.mismatch")
     path = f"{_parts(call).image}/blobs/{digest}"
-    publish.put(call.repo, [_new_blob(path, Bytes.of(incoming))], call.actor.name, may_overwrite=False)
+    publish.put(call.repo, [_new_blob(path, Bytes.of(incoming))], call.actor.name, may_overwrite=False, ends=ends)
     return _created(call, path, digest)
 
 
@@ -116,7 +119,8 @@ def upload_status(call: Call) -> HttpResponse:
 def add_to_upload(call: Call) -> HttpResponse:
     """PATCH: the next bytes, by Content-Range where the client says which, and else those after the last."""
     session = _own_session(call)
-    return _session(call, _append(call, session), 202)
+    with _told_where(call, session):
+        return _session(call, sessions.append(session, call.request, _start(call)), 202)
 
 
 def finish_upload(call: Call) -> HttpResponse:
@@ -124,14 +128,13 @@ def finish_upload(call: Call) -> HttpResponse:
     session = _own_session(call)
     digest = call.request.GET.get("digest", "")
     algorithm, _ = parse.check_digest(digest)
-    session = _append(call, session)
-    with sessions.whole(session, _besides(algorithm)) as incoming:
+    with _told_where(call, session), sessions.whole(session, call.request, _start(call), _besides(algorithm)) as incoming:
         try:
-            answer = _put_blob(call, incoming, digest)
+            answer = _put_blob(call, incoming, digest, ends=partial(sessions.forget, session))
         except Malformed:
             sessions.end(session)  # these bytes never come to that digest
             raise
-    sessions.end(session)
+    sessions.discard_parts(session)
     return answer
 
 
@@ -145,9 +148,11 @@ def _own_session(call: Call) -> Upload:
     return sessions.find(call.repo, parts.image, call.actor.name, parts.reference)
 
 
-def _append(call: Call, session: Upload) -> Upload:
+@contextlib.contextmanager
+def _told_where(call: Call, session: Upload) -> Iterator[None]:
+    """A part out of order is refused with where to go on."""
     try:
-        return sessions.append(session, call.request, _start(call))
+        yield
     except RangeRefused as problem:
         problem.headers |= _where(call, sessions.find(call.repo, session.package, session.actor, session.pk))
         raise
