@@ -68,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
             "--nginx", action="store_true", help="measure nginx too, with the same content as static files"
         )
     scenarios.choices["oci"].add_argument(
+        "--images",
+        type=int,
+        default=300,
+        help="manifests, tags and blobs of 64 KiB that are asked for in turn (default %(default)s)",
+    )
+    scenarios.choices["oci"].add_argument(
         "--bearer", action="store_true", help="sign in by the token service that a registry names, not by name and token"
     )
     _add_upstream(scenarios.choices["go"])

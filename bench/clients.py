@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from multiprocessing.connection import Connection
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -137,32 +138,16 @@ class Run:
     digests: list[str]
 
 
-class Clients:
-    """So many connections, each of a process, which all begin at once."""
+def push(target: Target, how: Push, seconds: int, connections: int) -> tuple[Sample, list[str]]:
+    """Push for some seconds; the digests of some. What is timed is a whole push, from its POST to the answer to its PUT."""
+    _trunk(how.size)  # here and not in each process
+    runs = _at_once(partial(_pushes, target, how, seconds), connections)
+    return _sample(runs), [digest for run in runs for digest in run.digests]
 
-    def __init__(self, connections: int):
-        self._connections = connections
-        context = multiprocessing.get_context("fork")
-        self._pool = context.Pool(connections, _be_ready, (context.Barrier(connections),))
 
-    def __enter__(self) -> Clients:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.terminate()
-        self._pool.join()
-
-    def push(self, target: Target, how: Push, seconds: int) -> tuple[Sample, list[str]]:
-        """Push for some seconds; the digests of some. What is timed is a whole push, from its POST to the answer to its PUT."""
-        runs = self._run(partial(_pushes, target, how, seconds))
-        return _sample(runs), [digest for run in runs for digest in run.digests]
-
-    def head(self, target: Target, paths: Sequence[str], seconds: int) -> Sample:
-        """Ask by HEAD for these paths, one after the other."""
-        return _sample(self._run(partial(_heads, target, paths, seconds)))
-
-    def _run(self, work: Callable[[int], Run]) -> list[Run]:
-        return self._pool.map(work, range(self._connections), chunksize=1)
+def head(target: Target, paths: Sequence[str], seconds: int, connections: int) -> Sample:
+    """Ask by HEAD for these paths, one after the other."""
+    return _sample(_at_once(partial(_heads, target, paths, seconds), connections))
 
 
 def _sample(runs: Sequence[Run]) -> Sample:
@@ -171,22 +156,40 @@ def _sample(runs: Sequence[Run]) -> Sample:
     return Sample(sum(len(run.took) / run.seconds for run in runs), p50, p99, 0, requests=len(took))
 
 
-def _be_ready(start: threading.Barrier) -> None:
-    """In each process once: where it waits for the others before it begins."""
-    global _start
-    _start = start
+Start = threading.Barrier
+"""Where each waits for the others before it begins."""
 
 
-_start: threading.Barrier
+def _at_once(work: Callable[[int, Start], Run], connections: int) -> list[Run]:
+    """Do it in so many processes, each with its number. What fails in one of them is RuntimeError."""
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(connections)
+    ends = []
+    for number in range(connections):
+        here, there = context.Pipe(duplex=False)
+        context.Process(target=_tell, args=(there, work, number, start), daemon=True).start()
+        there.close()
+        ends.append(here)
+    told = [end.recv() for end in ends]
+    for one in told:
+        if isinstance(one, str):
+            raise RuntimeError(one)
+    return told
 
 
-def _pushes(target: Target, how: Push, seconds: int, _: int) -> Run:
-    _trunk(how.size)
+def _tell(end: Connection, work: Callable[[int, Start], Run], number: int, start: Start) -> None:
+    try:
+        end.send(work(number, start))
+    except (RuntimeError, OSError, http.client.HTTPException) as error:
+        end.send(str(error) or repr(error))
+
+
+def _pushes(target: Target, how: Push, seconds: int, _: int, start: Start) -> Run:
     with Registry(target) as registry:
-        return _repeated(lambda: how.one(registry), seconds)
+        return _repeated(lambda: how.one(registry), seconds, start)
 
 
-def _heads(target: Target, paths: Sequence[str], seconds: int, number: int) -> Run:
+def _heads(target: Target, paths: Sequence[str], seconds: int, number: int, start: Start) -> Run:
     """By the bare socket, since all that comes is a head, and http.client takes ten times as much of the processor."""
     host = urlsplit(target.base).netloc
     lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": host, **target.headers}.items())
@@ -205,12 +208,12 @@ def _heads(target: Target, paths: Sequence[str], seconds: int, number: int) -> R
             if b" 200 " not in head[:15]:
                 raise RuntimeError(f"{target.name} answers a HEAD with {head.decode('latin-1').splitlines()[0]}")
 
-        return _repeated(ask, seconds)
+        return _repeated(ask, seconds, start)
 
 
-def _repeated(one: Callable[[], Any], seconds: int) -> Run:
+def _repeated(one: Callable[[], Any], seconds: int, start: Start) -> Run:
     """Do it again and again until the seconds are over."""
-    _start.wait(PATIENCE)
+    start.wait(PATIENCE)
     took, digests = [], []
     begun = before = time.monotonic()
     while before - begun < seconds:

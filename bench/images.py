@@ -15,21 +15,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import urllib3
 
-from bench import load, rates, targets
-from bench.clients import Clients, Push, Registry
+from bench import clients, load, rates, targets
+from bench.clients import Push, Registry
 from bench.corpus import Kind, digest
 from bench.load import Sample
 from bench.targets import Target
 from tests.parts import oci as parts
 
-IMAGES = 300
-"""Manifests, tags and blobs of 64 KiB, so that they are more than what was asked for last."""
 LAYERS = 8
 """Of an image; its manifest has some 1,800 bytes."""
 LARGE_BLOBS = 4
@@ -41,18 +40,17 @@ ACCEPT = {"Accept": parts.MANIFEST}
 
 def oci(options: Any, folder: Path, facts: dict[str, str]) -> list[dict]:
     """Manifests and blobs pulled from a local repository, blobs pushed to it: as a whole, and in chunks."""
-    content = Content.made()
+    content = Content.made(options.images)
     document = {"repositories": [{"key": "bench-oci", "format": "oci", "kind": "local"}]}
     image = f"bench-{secrets.token_hex(4)}"
     with contextlib.ExitStack() as stack:
-        clients = stack.enter_context(Clients(options.connections))  # before there is anything that a process could inherit
-        started = rates.start(options, folder, facts, document, {"": ""}, stack, role="developer")
-        ours = [replace(one, name=one.name.strip(), base=f"{server.url}/bench-oci") for server, one in started]
+        started = rates.start(options, folder, facts, document, {"local": "bench-oci"}, stack, role="developer")
+        ours = [one for _, one in started]
         everybody = [of_image(target, image) for target in rates.set_beside(ours, options.peer)]
         signed_in = by_token_service if options.bearer else lambda target: target
         for target in everybody:
             content.push(signed_in(target))
-        works = [work for work in (*pulls(content, clients, options), *pushes(clients, options)) if options.only in work.name]
+        works = [work for work in (*pulls(content, options), *pushes(options)) if options.only in work.name]
         return [one for work in works for one in _compared(work, everybody, options.rounds, signed_in)]
 
 
@@ -86,11 +84,11 @@ class Content:
     manifests: dict[str, bytes]
 
     @classmethod
-    def made(cls) -> Content:
+    def made(cls, images: int) -> Content:
         config = json.dumps({"architecture": "amd64", "os": "linux", "made": secrets.token_hex(16)}).encode()
-        small, large = ([os.urandom(size) for _ in range(count)] for size, count in ((SMALL, IMAGES), (LARGE, LARGE_BLOBS)))
-        turned = [small[n:] + small[:n] for n in range(IMAGES)]
-        return cls(config, small, large, {f"v{n}": parts.manifest(config, *turned[n][:LAYERS]) for n in range(IMAGES)})
+        small, large = ([os.urandom(size) for _ in range(count)] for size, count in ((SMALL, images), (LARGE, LARGE_BLOBS)))
+        turned = [small[n:] + small[:n] for n in range(images)]
+        return cls(config, small, large, {f"v{n}": parts.manifest(config, *turned[n][:LAYERS]) for n in range(images)})
 
     def push(self, target: Target) -> None:
         with ThreadPoolExecutor(4) as threads:
@@ -117,15 +115,10 @@ def of_image(target: Target, image: str) -> Target:
 # Pulling
 
 
-def pulls(content: Content, clients: Clients, options: Any) -> Iterator[Work]:
+def pulls(content: Content, options: Any) -> Iterator[Work]:
     """Many in turn, and one alone."""
 
-    def get(target: Target, paths: Sequence[str]) -> Sample:
-        return load.full(target, paths, **rates.load_of(options))
-
-    def head(target: Target, paths: Sequence[str]) -> Sample:
-        return clients.head(target, paths, options.seconds)
-
+    get, head = (partial(one, **rates.load_of(options)) for one in (load.full, clients.head))
     by_tag = {f"manifests/{tag}": manifest for tag, manifest in content.manifests.items()}
     by_digest = {f"manifests/{parts.digest(manifest)}": manifest for manifest in content.manifests.values()}
     small, large = ({f"blobs/{parts.digest(blob)}": blob for blob in blobs} for blobs in (content.small, content.large))
@@ -165,13 +158,13 @@ class Pulls:
 # Pushing
 
 
-def pushes(clients: Clients, options: Any) -> Iterator[Work]:
+def pushes(options: Any) -> Iterator[Work]:
     for name, how in (
         ("push of 64 KiB", Push(SMALL)),
         ("push of 10 MiB", Push(LARGE)),
         ("push of 10 MiB in chunks", Push(LARGE, CHUNK)),
     ):
-        yield Pushes(name, how, clients, options.seconds)
+        yield Pushes(name, partial(clients.push, how=how, **rates.load_of(options)), how.size)
 
 
 @dataclass(frozen=True)
@@ -179,13 +172,12 @@ class Pushes:
     """New blobs pushed; see Work. `pushed`: some of their digests, by the name of the target."""
 
     name: str
-    how: Push
-    clients: Clients
-    seconds: int
+    how: Callable[[Target], tuple[Sample, list[str]]]
+    size: int
     pushed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def measure(self, target: Target) -> Sample:
-        sample, digests = self.clients.push(target, self.how, self.seconds)
+        sample, digests = self.how(target)
         self.pushed[target.name] += digests
         return sample
 
@@ -194,7 +186,7 @@ class Pushes:
         pushed = self.pushed[target.name]
         for one in random.sample(pushed, min(CHECKED, len(pushed))):
             answer = pool.request("GET", f"{target.base}/blobs/{one}", headers=target.headers)
-            if answer.status != 200 or len(answer.data) != self.how.size or parts.digest(answer.data) != one:
+            if answer.status != 200 or len(answer.data) != self.size or parts.digest(answer.data) != one:
                 raise RuntimeError(f"{target.name} answers {answer.status}, or other bytes, for what was pushed as {one}")
 
 
