@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import crowd, load, machine, rates
+from bench import crowd, images, load, machine, rates
 from bench.targets import peer
 
 EPILOG = """
@@ -21,6 +21,9 @@ A peer is given by the URL below which its modules are: --peer goproxy=http://12
 proxy of this machine answers, or nothing is measured. Many Go module proxies ask their upstream for each @v/list and @latest: let
 them have the upstream that Entrepot has in the run (--upstream-port 8099, and as the peer's upstream http://127.0.0.1:8099), so
 that no load reaches a real registry.
+
+For `oci` a peer is a registry, with what its images' names begin with, if anything: --peer distribution=http://127.0.0.1:5000/bench.
+The bench pushes to it what it then pulls, and leaves it there.
 """
 
 
@@ -51,14 +54,28 @@ def parser() -> argparse.ArgumentParser:
     for name, run in {
         "go": rates.go,
         "files": rates.files,
+        "oci": images.oci,
         "black-hole": crowd.black_hole,
         "slow-clients": crowd.slow_clients,
     }.items():
         one = scenarios.add_parser(name, help=run.__doc__, description=run.__doc__)
         one.set_defaults(scenario=run, name=name)
         _add_common(one)
-    for name in ("go", "files"):
+    for name in ("go", "files", "oci"):
         _add_others(scenarios.choices[name])
+    for name in ("go", "files"):
+        scenarios.choices[name].add_argument(
+            "--nginx", action="store_true", help="measure nginx too, with the same content as static files"
+        )
+    scenarios.choices["oci"].add_argument(
+        "--images",
+        type=int,
+        default=300,
+        help="manifests, tags and blobs of 64 KiB that are asked for in turn (default %(default)s)",
+    )
+    scenarios.choices["oci"].add_argument(
+        "--bearer", action="store_true", help="sign in by the token service that a registry names, not by name and token"
+    )
     _add_upstream(scenarios.choices["go"])
     for name in ("black-hole", "slow-clients"):
         scenarios.choices[name].add_argument("--rate", type=int, default=100, help="requests a second (default %(default)s)")
@@ -70,7 +87,6 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_others(one: argparse.ArgumentParser) -> None:
     one.add_argument("--peer", action="append", type=peer, default=[], metavar="NAME=URL", help="measure this too")
-    one.add_argument("--nginx", action="store_true", help="measure nginx too, with the same content as static files")
     one.add_argument("--clone", type=Path, metavar="FOLDER", help="measure the code of another clone of Entrepot too")
     one.add_argument("--only", default="", metavar="TEXT", help="only what has TEXT in its name")
     one.add_argument("--connections", type=int, default=16, help="that each is asked by (default %(default)s)")

@@ -31,6 +31,7 @@ class Sample:
     """What one run came to: requests a second, latencies in milliseconds, and how many requests failed or were given up.
 
     `cost`: microseconds of a processor that the server, and its database, took for each; 0 where that is not known.
+    `requests`: how many there were.
     """
 
     rate: float
@@ -38,6 +39,7 @@ class Sample:
     p99: float
     failed: int
     cost: float = 0.0
+    requests: int = 0
 
 
 def check_wrk() -> None:
@@ -69,8 +71,9 @@ def steady(target: Target, paths: Sequence[str], seconds: int, rate: int) -> Sam
     said = subprocess.run([vegeta(), "report", "-type=json"], input=results, capture_output=True, check=True, timeout=60).stdout
     report = json.loads(said)
     latencies = report["latencies"]
-    answered = report["status_codes"].get("200", 0)
-    return Sample(report["rate"], latencies["50th"] / 1e6, latencies["99th"] / 1e6, report["requests"] - answered)
+    requests = report["requests"]
+    failed = requests - report["status_codes"].get("200", 0)
+    return Sample(report["rate"], latencies["50th"] / 1e6, latencies["99th"] / 1e6, failed, requests=requests)
 
 
 def vegeta() -> str:

@@ -18,6 +18,7 @@ function done(summary, latency, _)
       failed = failed + count
    end
    io.write(string.format(
-      '\n{"rate": %.1f, "p50": %.3f, "p99": %.3f, "failed": %d}\n',
-      summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, failed))
+      '\n{"rate": %.1f, "p50": %.3f, "p99": %.3f, "failed": %d, "requests": %d}\n',
+      summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, failed,
+      summary.requests))
 end

@@ -1,4 +1,4 @@
-"""Scenarios `go` and `files`: as many requests as each can do, in interleaved rounds, with the ratios of each round.
+"""Scenarios `go` and `files`, and what `oci` has in common with them: as many requests as each can do, in interleaved rounds.
 
 The same round's rates are divided, so that what else the machine was doing meanwhile falls on both sides; the median of the
 rounds' ratios is shown with the lowest and the highest.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def go(options: Any, folder: Path, facts: dict[str, str]) -> list[dict]:
     try:
         with contextlib.ExitStack() as stack:
             through = {"remote": "go/bench-remote", "virtual": "go/bench"}
-            ours = [one for _, one in _ours(options, folder, facts, document, through, stack)]
+            ours = [one for _, one in start(options, folder, facts, document, through, stack)]
             return _measured(corpus.GO, ours, content, options, folder, facts, stack)
     finally:
         upstream.stop()
@@ -53,7 +54,7 @@ def files(options: Any, folder: Path, facts: dict[str, str]) -> list[dict]:
     document = {"repositories": [{"key": "bench-files", "format": "raw", "kind": "local"}]}
     with contextlib.ExitStack() as stack:
         ours = []
-        for server, one in _ours(options, folder, facts, document, {"local": "raw/bench-files"}, stack):
+        for server, one in start(options, folder, facts, document, {"local": "raw/bench-files"}, stack):
             ours.append(one)
             for name, body in content.items():
                 status = server.request("PUT", f"/raw/bench-files/{name}", body, user=targets.ADMIN).status
@@ -62,8 +63,14 @@ def files(options: Any, folder: Path, facts: dict[str, str]) -> list[dict]:
         return _measured(corpus.FILES, ours, content, options, folder, facts, stack)
 
 
-def _ours(
-    options: Any, folder: Path, facts: dict[str, str], document: dict, through: Mapping[str, str], stack: contextlib.ExitStack
+def start(
+    options: Any,
+    folder: Path,
+    facts: dict[str, str],
+    document: dict,
+    through: Mapping[str, str],
+    stack: contextlib.ExitStack,
+    role: str = "reader",
 ) -> Iterator[tuple[Server, Target]]:
     """Start Entrepot for each database, of this clone and of another if one is named."""
     clones = {"": ROOT} | ({"other ": options.clone} if options.clone else {})
@@ -74,7 +81,7 @@ def _ours(
             if url:
                 facts["PostgreSQL"] = targets.postgres_version(url)
             data = folder / f"{prefix.strip()}{len(facts)}{kind}"
-            server, headers = stack.enter_context(targets.entrepot(data, url, document, clone))
+            server, headers = stack.enter_context(targets.entrepot(data, url, document, clone, role))
             for way, base in through.items():
                 beside = (f"other {kind} {way}",) if options.clone and not prefix else ()
                 processes = (server.process, *database)
@@ -94,40 +101,53 @@ def _measured(
     others = list(options.peer)
     if options.nginx:
         others.append(stack.enter_context(targets.nginx(folder / "nginx", content, facts)))
-    names = tuple(other.name for other in others)
-    everybody = [replace(one, beside=one.beside + names) for one in ours] + others
+    everybody = set_beside(ours, others)
     targets.check(everybody, kinds, content)
-    return [one for kind in kinds for one in _compared(kind, everybody, options)]
+    return [
+        one
+        for kind in kinds
+        for one in compared(kind.name, everybody, options.rounds, partial(load.full, paths=kind.paths, **load_of(options)))
+    ]
 
 
-def _compared(kind: Kind, everybody: Sequence[Target], options: Any) -> list[dict]:
+def set_beside(ours: Sequence[Target], others: Sequence[Target]) -> list[Target]:
+    """All of them, each of ours to be compared to each of the others."""
+    names = tuple(other.name for other in others)
+    return [replace(one, beside=one.beside + names) for one in ours] + list(others)
+
+
+def load_of(options: Any) -> dict[str, int]:
+    return {"seconds": options.seconds, "connections": options.connections}
+
+
+def compared(name: str, everybody: Sequence[Target], rounds: int, measure: Callable[[Target], Sample]) -> list[dict]:
     """Measure one kind of request and print what it came to; the figures of every round."""
     samples: dict[str, list[Sample]] = {target.name: [] for target in everybody}
-    for n in range(options.rounds):
+    for n in range(rounds):
         for target in everybody[:: -1 if n % 2 else 1]:  # nobody is always the first, nor always after the same one
-            sample = _sample(target, kind, options)
+            sample = _costed(target, measure)
             if sample.failed:
-                raise RuntimeError(f"{target.name}: {sample.failed} requests for {kind.name} failed")
+                raise RuntimeError(f"{target.name}: {sample.failed} requests for {name} failed")
             samples[target.name].append(sample)
-    print(f"\n{kind.name:24} {'requests/s':>24} {'p50 ms':>20} {'p99 ms':>22} {'processor us':>20}")
+    print(f"\n{name:34} {'requests/s':>24} {'p50 ms':>20} {'p99 ms':>22} {'processor us':>20}")
     for target in everybody:
         mine = samples[target.name]
-        rate, p50, p99, cost = (spread([getattr(sample, name) for sample in mine], form) for name, form in FORMS.items())
-        print(f"  {target.name:22} {rate:>24} {p50:>20} {p99:>22} {cost if target.processes else '':>20}")
-        for name in target.beside:
-            ratios = [a.rate / b.rate for a, b in zip(mine, samples[name], strict=True)]
-            print(f"  {'':22} {spread(ratios, '.3g') + ' x ' + name:>24}", flush=True)
+        rate, p50, p99, cost = (spread([getattr(sample, field) for sample in mine], form) for field, form in FORMS.items())
+        print(f"  {target.name:32} {rate:>24} {p50:>20} {p99:>22} {cost if target.processes else '':>20}")
+        for other in target.beside:
+            ratios = [a.rate / b.rate for a, b in zip(mine, samples[other], strict=True)]
+            print(f"  {'':32} {spread(ratios, '.3g') + ' x ' + other:>24}", flush=True)
     return [
-        {"kind": kind.name, "target": target.name, "rounds": [asdict(sample) for sample in samples[target.name]]}
+        {"kind": name, "target": target.name, "rounds": [asdict(sample) for sample in samples[target.name]]}
         for target in everybody
     ]
 
 
-def _sample(target: Target, kind: Kind, options: Any) -> Sample:
+def _costed(target: Target, measure: Callable[[Target], Sample]) -> Sample:
     before = target.processor_seconds()
-    sample = load.full(target, kind.paths, options.seconds, options.connections)
+    sample = measure(target)
     used = target.processor_seconds() - before
-    return replace(sample, cost=used / (sample.rate * options.seconds) * 1e6 if sample.rate else 0.0)
+    return replace(sample, cost=used / sample.requests * 1e6 if sample.requests else 0.0)
 
 
 FORMS = {"rate": ",.0f", "p50": ".1f", "p99": ".1f", "cost": ",.0f"}

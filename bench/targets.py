@@ -17,12 +17,13 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import psycopg
 import urllib3
 
+from accounts.permissions import BUILTIN_ROLES
 from bench.corpus import Kind
 from tests.parts.postgres import Postgres, fresh_database
 from tests.parts.server import ADMIN_PASSWORD, ROOT, Server
 
 ADMIN = ("admin", ADMIN_PASSWORD)
-READER = "reader"
+ROBOT = "bench"
 
 
 @dataclass(frozen=True)
@@ -94,19 +95,21 @@ def database(chosen: str) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 @contextlib.contextmanager
-def entrepot(folder: Path, database_url: str, document: dict, clone: Path = ROOT) -> Iterator[tuple[Server, dict[str, str]]]:
-    """A server with as many processes and threads as it takes by itself, and the headers of a robot that may read `document`'s
-    repositories with a token."""
+def entrepot(
+    folder: Path, database_url: str, document: dict, clone: Path = ROOT, role: str = "reader"
+) -> Iterator[tuple[Server, dict[str, str]]]:
+    """A server with as many processes and threads as it takes by itself, and the headers of a robot that has `role` in
+    `document`'s repositories, with a token for what that role may."""
     folder.mkdir()
     url = database_url or f"sqlite:///{folder}/entrepot.sqlite3"
     server = Server(folder, url, {"ENTREPOT_WORKERS": "", "ENTREPOT_THREADS": ""}, clone).start()
     try:
         keys = [item["key"] for item in document["repositories"]]
-        grant = {"role": "reader", "users": [READER], "repositories": keys}
-        server.apply({**document, "users": [{"name": READER, "robot": True}], "grants": [grant]})
-        scopes = (word for key in keys for word in ("--scope", f"artifact:read@{key}"))
-        token = server.manage("token", "create", READER, *scopes).stdout.split()[-1]
-        yield server, basic(READER, token)
+        grant = {"role": role, "users": [ROBOT], "repositories": keys}
+        server.apply({**document, "users": [{"name": ROBOT, "robot": True}], "grants": [grant]})
+        scopes = [f"{permission}@{key}" for key in keys for permission in sorted(BUILTIN_ROLES[role])]
+        token = server.manage("token", "create", ROBOT, *(f"--scope={scope}" for scope in scopes)).stdout.split()[-1]
+        yield server, basic(ROBOT, token)
     finally:
         server.stop()
 

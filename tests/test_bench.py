@@ -6,14 +6,18 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from bench import corpus
 from tests.gomodules import make_zip
-from tests.parts.server import ROOT
-from tests.parts.upstream import Upstream
+from tests.parts.server import ADMIN_PASSWORD, ROOT, Server
+from tests.parts.upstream import Handler, Upstream
+from tests.parts.upstream import Server as Listener
 
 TIME = "2024-01-02T03:04:05Z"
 
@@ -48,7 +52,7 @@ needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not i
 
 def test_the_help_tells_every_scenario():
     said = bench("--help").stdout
-    assert all(name in said for name in ("go", "files", "black-hole", "slow-clients"))
+    assert all(name in said for name in ("go", "files", "oci", "black-hole", "slow-clients"))
 
 
 @needs_wrk
@@ -72,3 +76,74 @@ def test_a_peer_that_answers_something_else_is_not_measured(proxy, upstream):
     done = bench("go", "--upstream", proxy.url, "--peer", f"other={other.url}", "--only", ".mod")
     assert done.returncode == 1
     assert done.stderr.startswith(f"bench: other answers something else for {path.removeprefix('/')}")
+
+
+SHORT = ("--rounds", "1", "--seconds", "1", "--connections", "2", "--images", "10")
+
+
+@pytest.fixture(scope="module")
+def registry(server: Callable[..., Server]) -> str:
+    """A registry that is given as a peer, by a URL with a name and password for it."""
+    other = server()
+    other.apply({"repositories": [{"key": "images", "format": "oci", "kind": "local"}]})
+    return other.url.replace("://", f"://admin:{quote(ADMIN_PASSWORD)}@") + "/images"
+
+
+@needs_wrk
+def test_pulls_and_pushes_of_images_are_set_beside_another_registry(registry: str, tmp_path: Path):
+    figures = tmp_path / "figures.json"
+    done = bench("oci", "--peer", f"other={registry}", "--only", "64 KiB", *SHORT, "--json", str(figures))
+    assert done.returncode == 0, done.stderr
+    assert "x other" in done.stdout
+    results = json.loads(figures.read_text())["results"]
+    kinds = ["blob of 64 KiB", "blob of 64 KiB, one", "push of 64 KiB"]
+    assert [(one["kind"], one["target"]) for one in results] == [
+        (kind, name) for kind in kinds for name in ("sqlite local", "other")
+    ]
+    assert all(one["rounds"][0]["requests"] > 0 and one["rounds"][0]["failed"] == 0 for one in results)
+
+
+@needs_wrk
+def test_what_wrk_cannot_ask_is_measured_too():
+    done = bench("oci", "--only", "HEAD of a manifest by tag, one", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().startswith("HEAD of a manifest by tag, one")
+
+
+@needs_wrk
+def test_registries_are_signed_in_to_by_their_token_services(registry: str):
+    done = bench("oci", "--bearer", "--only", "in chunks", "--peer", f"other={registry}", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert "x other" in done.stdout
+    done = bench("oci", "--bearer", "--only", "in chunks", "--peer", f"other={registry.replace('admin:', 'nobody:')}", *SHORT)
+    assert done.returncode == 1
+    assert done.stderr.startswith("bench: the token service of other answers 401")
+
+
+class Forger(Handler):
+    """Takes whatever is pushed, and has other bytes for it."""
+
+    def do_POST(self) -> None:
+        self.answer(202, b"", {"Location": f"{self.path}1"})
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(201, b"")
+
+    def do_GET(self) -> None:
+        self.answer(200, b"other bytes")
+
+
+@pytest.fixture
+def forger() -> Iterator[str]:
+    listener = Listener(("127.0.0.1", 0), Forger)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.server_address[1]}"
+    listener.end()
+
+
+@needs_wrk
+def test_a_registry_that_has_other_bytes_than_were_pushed_is_not_measured(forger: str):
+    done = bench("oci", "--peer", f"forger={forger}", "--only", "manifest by tag", *SHORT)
+    assert done.returncode == 1
+    assert done.stderr.startswith("bench: forger answers something else for manifests/v0")
