@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.parts import golang, programs
-from tests.parts.clients import CLIENTS, Client, Ctr, Regctl
+from tests.parts.clients import CLIENTS, Client, Ctr, Helm, Regctl
 from tests.parts.daemons import Daemon, Distribution
 from tests.parts.relay import Relay
-from tests.parts.server import Server
+from tests.parts.server import Answer, Server
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +72,19 @@ class Registry:
     def host(self) -> str:
         return self.server.url.removeprefix("http://")
 
-    def digest(self, name: str, user: tuple[str, str] | None = None) -> str:
-        """What a name with its host leads to, as HEAD tells."""
+    def digest(self, name: str) -> str:
+        """Of what a name with its host leads to, as HEAD tells."""
+        return self._manifest("HEAD", name).headers["Docker-Content-Digest"]
+
+    def read(self, name: str) -> Any:
+        """The manifest or the index that a name with its host leads to."""
+        return json.loads(self._manifest("GET", name).body)
+
+    def _manifest(self, method: str, name: str) -> Answer:
         image, _, tag = name.removeprefix(f"{self.host}/").rpartition(":")
-        answer = self.server.request("HEAD", f"/v2/{image}/manifests/{tag}", user=user)
+        answer = self.server.request(method, f"/v2/{image}/manifests/{tag}")
         assert answer.status == 200, answer
-        return answer.headers["Docker-Content-Digest"]
+        return answer
 
     def token(self, user: str) -> str:
         if user not in self._tokens:
@@ -120,7 +129,7 @@ def stranger(registry, need, daemons, tmp_path_factory) -> Callable[..., Client]
     """Makes clients of nobody in particular: `stranger("skopeo")`, each with a home of its own."""
 
     def stranger(name: str) -> Client:
-        kind = CLIENTS[name]
+        kind = Helm if name == Helm.name else CLIENTS[name]
         need(name)
         home = Path(tmp_path_factory.mktemp(name))
         one = kind(home, daemons(kind.daemon)) if kind.daemon else kind(home)

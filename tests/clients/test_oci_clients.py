@@ -116,3 +116,32 @@ def test_a_developer_signs_in_with_the_password_or_with_a_token_and_not_with_a_w
     for secret in ("wrong", registry.token(DEVELOPER[0])[:-1]):
         with pytest.raises(Refused):
             signed_in(registry, stranger(name), secret).pull(there)
+
+
+COMMANDS = {"docker": ["docker pull", "docker tag"], "skopeo": ["skopeo"], "crane": ["crane"], "oras": ["oras"], "helm": ["helm"]}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_commands_of_the_instructions_do_what_they_say(registry, developer, name):
+    client = developer(name)
+    developer("crane").push(image("instructed"), f"{registry.host}/oci/app:1")
+    (client.home / "FILE").write_text("the file of an artifact")
+    (client.home / "chart").mkdir()
+    (client.home / "chart" / "Chart.yaml").write_text("apiVersion: v2\nname: chart\nversion: 1.0.0\n")
+    developer("helm").run("package", client.home / "chart", f"--destination={client.home}")
+    values = {
+        "IMAGE:NEW": "app:2",
+        "IMAGE": "app",
+        "TAG": "1",
+        "ARTIFACT": "artifact",
+        "MEDIA-TYPE": "text/plain",
+        "CHART": "chart",
+    }
+    instructions = registry.server.request("GET", "/v2/oci/", headers=registry.server.authorization(DEVELOPER)).body.decode()
+    for start in COMMANDS[name]:
+        (line,) = [line for line in instructions.splitlines() if line.startswith(start)]
+        for word, value in values.items():
+            line = line.replace(word, value)
+        if start == "docker tag":
+            client.run("tag", f"{registry.host}/oci/app:1", "app:1")  # stands for what was built
+        client.shell(line)

@@ -7,10 +7,11 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tests.parts import images
+from tests.parts import images, oci
 from tests.parts.daemons import Containerd, Dockerd
 from tests.parts.images import TAG, Image
 from tests.parts.programs import program
@@ -35,16 +36,19 @@ class Client:
         self.home = home
         self._numbers = itertools.count()
         self.socket = str(daemon.socket) if daemon else ""
+        self.registries = home / ".config" / "containers" / "registries.conf"
+        self.registries.parent.mkdir(parents=True)
+        self.registries.write_text("")
         (home / "containers.conf").write_text("")
         (home / "auth.json").write_text("{}")
         (home / "storage.conf").write_text(
             f'[storage]\ndriver = "vfs"\ngraphroot = "{home}/images"\nrunroot = "{home}/running"\n'
         )
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "HELM_", "REG"))}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "HELM_", "CONTAINER"))}
         self.environment = {
             **clean,
             "HOME": str(home),
-            "XDG_CONFIG_HOME": str(home / "config"),
+            "XDG_CONFIG_HOME": str(home / ".config"),
             "XDG_RUNTIME_DIR": str(home),
             "DOCKER_CONFIG": str(home / "docker"),
             "DOCKER_HOST": f"unix://{self.socket}",
@@ -55,13 +59,19 @@ class Client:
         }
 
     def run(self, *arguments: str | Path, input: str | None = None) -> str:
+        return self._run([program(self.name), *map(str, arguments)], input)
+
+    def shell(self, line: str) -> str:
+        """A line that the user pastes, which begins with the client's name."""
+        return self._run(["sh", "-c", f'{self.name}() {{ "{program(self.name)}" "$@"; }}\n{line}'])
+
+    def _run(self, command: Sequence[str], input: str | None = None) -> str:
         done = subprocess.run(
-            [program(self.name), *map(str, arguments)],
-            cwd=self.home, env=self.environment, input=input, capture_output=True, text=True, timeout=SECONDS,
-        )  # fmt: skip
+            command, cwd=self.home, env=self.environment, input=input, capture_output=True, text=True, timeout=SECONDS
+        )
         if done.returncode:
             said = f"{done.stdout}{done.stderr}"[-4000:]
-            raise Refused(f"{self.name} {' '.join(map(str, arguments))} ended with {done.returncode}:\n{said}")
+            raise Refused(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
         return done.stdout
 
     def folder(self) -> Path:
@@ -134,8 +144,8 @@ class Skopeo(Deleting):
     def pull(self, name: str, architecture: str = "") -> str:
         folder = self.folder()
         chosen, which = ((f"--override-arch={architecture}",), ()) if architecture else ((), ("--all",))
-        self.run(*chosen, "copy", *which, "--src-tls-verify=false", f"docker://{name}", f"oci:{folder}:{TAG}")
-        return images.top(folder)
+        self.run(*chosen, "copy", *which, "--src-tls-verify=false", f"docker://{name}", f"dir:{folder}")
+        return oci.digest((folder / "manifest.json").read_bytes())
 
     def tags(self, name: str) -> list[str]:
         return json.loads(self.run("list-tags", "--tls-verify=false", f"docker://{name}"))["Tags"]
@@ -277,11 +287,14 @@ class Ctr(Client):
         self._login: tuple[str, ...] = ()
         self.hosts = home / "hosts"
 
-    def host(self, name: str, server: str, lines: str = "") -> None:
-        """Where what begins with `name` is asked for."""
+    def hosts_file(self, name: str) -> Path:
+        """Where it reads whom to ask for what begins with `name`."""
         folder = self.hosts / name
         folder.mkdir(parents=True)
-        (folder / "hosts.toml").write_text(f'[host."{server}"]\n{lines}')
+        return folder / "hosts.toml"
+
+    def host(self, name: str, server: str, lines: str = "") -> None:
+        self.hosts_file(name).write_text(f'[host."{server}"]\n{lines}')
 
     def ctr(self, *arguments: str | Path) -> str:
         return self.run("--address", self.socket, "images", *arguments)
@@ -292,7 +305,7 @@ class Ctr(Client):
     def push(self, made: Image, name: str) -> str:
         archive = self.folder()
         subprocess.run(["tar", "-C", self.layout(made), "-cf", archive, "."], check=True, timeout=SECONDS)
-        self.ctr("import", "--no-unpack", "--snapshotter=native", "--base-name", name.rpartition(":")[0], archive)
+        self.ctr("import", "--no-unpack", "--all-platforms", "--base-name", name.rpartition(":")[0], archive)
         self.ctr("tag", f"{name.rpartition(':')[0]}:{TAG}", name)
         self.ctr("push", "--hosts-dir", self.hosts, *self._login, name)
         return self._digest(name)
@@ -307,4 +320,14 @@ class Ctr(Client):
         return re.search(r"sha256:[0-9a-f]{64}", line)[0]
 
 
+class Helm(Client):
+    """It pushes and pulls charts, which are no images."""
+
+    name = "helm"
+
+    def login(self, host: str, user: str, secret: str) -> None:
+        self.run("registry", "login", "--plain-http", host, "-u", user, "--password-stdin", input=secret)
+
+
 CLIENTS: dict[str, type[Client]] = {one.name: one for one in (Docker, Podman, Buildah, Skopeo, Crane, Oras, Regctl, Ctr)}
+"""Those for images."""

@@ -23,20 +23,23 @@ MODULES = {
 """Pinned; the Go module proxy and its checksum database see to it that a version stays what it is."""
 PACKAGES = {
     "dockerd": "docker.io",
-    "docker": "docker-cli",
     "containerd": "containerd",
     "ctr": "containerd",
-    "runc": "runc",
     "podman": "podman",
     "skopeo": "skopeo",
     "buildah": "buildah",
+    "docker": "docker-cli",
 }
-"""Debian's, by program. Before Debian 13 docker.io has `docker` too, and there is no docker-cli."""
+"""Debian's, by program. Before Debian 13 `docker` comes with docker.io, and there is no docker-cli: so that is looked at last."""
+OF_ROOT = ("dockerd", "containerd", "podman", "buildah")
+"""What nobody else can run on a machine that was not set up for it."""
 BUILD_SECONDS = 1500
 
 
 def program(name: str) -> str:
-    """The path of a program. Raises OSError or SubprocessError where it is not installed and cannot be built."""
+    """The path of a program. Raises OSError or SubprocessError where it is not installed, or cannot be built or run."""
+    if name in OF_ROOT and os.geteuid():
+        raise PermissionError(f"{name} is run as root only")
     found = _built(name) if name in MODULES else shutil.which(name)
     if found is None:
         raise FileNotFoundError(f"{name} is not installed: apt-get install {PACKAGES[name]}")
