@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.clients.conftest import DEVELOPER
@@ -91,3 +93,28 @@ def test_a_client_signs_in_and_pushes_by_the_host_form_too(registry, developer, 
     assert skopeo.push(image("by host"), name) == image("by host").digest
     assert skopeo.tags(f"{host}/by-host/app") == ["1"]
     assert developer("crane").pull(f"{registry.host}/oci-local/by-host/app:1") == image("by host").digest
+
+
+def told(registry, file: str) -> str:
+    """What the instructions say that a file of a client's configuration has to have."""
+    instructions = registry.server.request("GET", "/v2/oci/").body.decode()
+    return re.search(rf"{re.escape(file)}\s+(.+)", instructions)[1]
+
+
+def test_containerd_takes_the_hosts_file_of_the_instructions(registry, developer, stranger):
+    pushed = developer("crane").push(image("as instructed"), f"{registry.host}/oci/as-instructed:1")
+    ctr = stranger("ctr")
+    ctr.hosts_file("images.example").write_text(told(registry, "hosts.toml"))
+    assert ctr.pull("images.example/oci/as-instructed:1") == pushed
+
+
+@pytest.mark.parametrize("name", ["podman", "buildah", "skopeo"])
+def test_podman_and_its_kin_take_the_registries_file_of_the_instructions(registry, developer, stranger, name):
+    there = f"docker://{registry.host}/oci/instructed:{name}"
+    developer("crane").push(image("as instructed"), there.removeprefix("docker://"))
+    client = stranger(name)
+    pull = ("copy", there, f"dir:{client.folder()}") if name == "skopeo" else ("pull", there)
+    with pytest.raises(Refused):
+        client.run(*pull)
+    client.registries.write_text(told(registry, "entrepot.conf"))
+    client.run(*pull)
