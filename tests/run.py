@@ -1,6 +1,7 @@
 """`./dev test`: the whole suite on PostgreSQL, contract and flows on SQLite too; then what could not be run, and the sum.
 
-Installs PostgreSQL and Redis where they are missing and may be installed. With CI=true a skipped test is a failure.
+Installs PostgreSQL, Redis and the clients of registries where they are missing and may be installed. With CI=true a skipped test
+is a failure.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from tests.parts import golang, redis
+from tests.parts import golang, programs, redis
 from tests.parts.postgres import Postgres, binaries
 
 ON_BOTH = ["tests/contract", "tests/flows", "accounts"]
@@ -43,6 +45,7 @@ def main(arguments: list[str]) -> int:
         postgres = start_postgres(total)
         install_go(total)
         install_redis(total)
+        install_clients(total, build=not chosen and not soak)
         try:
             common = [
                 "-m",
@@ -84,6 +87,20 @@ def install_redis(total: Sum) -> None:
         install(redis.program, "redis-server")
     except (OSError, subprocess.SubprocessError) as error:
         total.not_run.append(f"everything with Redis: {error}")
+
+
+def install_clients(total: Sum, *, build: bool) -> None:
+    """Those of container registries. What is not built here is built by the first test that needs it."""
+    for name, package in programs.PACKAGES.items():
+        try:
+            install(partial(programs.program, name), package)
+        except (OSError, subprocess.SubprocessError) as error:
+            total.not_run.append(f"everything with {name}: {error}")
+    for name in programs.MODULES if build else ():
+        try:
+            programs.program(name)
+        except (OSError, subprocess.SubprocessError) as error:
+            total.not_run.append(f"everything with {name}: {error}")
 
 
 def install(look: Callable[[], object], package: str) -> None:

@@ -29,8 +29,8 @@ docker login {host} -u NAME --password-stdin
 PLAIN = """
 # This server is reached over plain http, which clients take without a word on 127.0.0.0/8 only (podman not even there)
 #   docker      /etc/docker/daemon.json                {{"insecure-registries": ["{host}"]}}
-#   podman      /etc/containers/registries.conf.d/     [[registry]] location = "{host}" insecure = true
-#   containerd  /etc/containerd/certs.d/{host}/hosts.toml    server = "http://{host}"
+#   podman      /etc/containers/registries.conf.d/entrepot.conf    registry = [{{location = "{host}", insecure = true}}]
+#   containerd  /etc/containerd/certs.d/{host}/hosts.toml    [host."http://{host}"]
 """
 
 
