@@ -30,7 +30,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise OperationalError("the database is locked")
         self._held = turn
         try:
-            super()._start_transaction_under_autocommit()
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
         except BaseException:
             self._give_way()
             raise
