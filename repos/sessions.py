@@ -43,13 +43,13 @@ def find(repo: Repo, package: str, actor: str, name: str) -> Upload:
     return session
 
 
-def append(session: Upload, request: HttpRequest, start: int | None) -> Upload:
-    """Add the request's body, which begins at byte `start` of the whole (None: where the last one ended).
+def append(session: Upload, request: HttpRequest, part: range | None) -> Upload:
+    """Add the request's body, which the client says to be these bytes of the whole (None: those after the last one's).
 
-    Of a body that breaks off what came is kept, so that the client can go on from there. Raises Malformed for that one,
-    RangeRefused where `start` is not where the last part ended.
+    Of a body that breaks off what came is kept, so that the client can go on from there. Raises Malformed for that one and,
+    with nothing kept, for one of another length than was said; RangeRefused where it does not begin where the last part ended.
     """
-    _check_start(session, start)
+    _check_start(session, part)
     with store().receive() as incoming:
         database.release()
         broken = None
@@ -58,6 +58,8 @@ def append(session: Upload, request: HttpRequest, start: int | None) -> Upload:
                 incoming.write(chunk)
         except Malformed as problem:
             broken = problem
+        if part is not None and not broken and incoming.size != len(part):
+            raise Malformed(f"{incoming.size} bytes came, and not the {len(part)} of Content-Range", rule="body.range")
         if incoming.size:
             _add(session, incoming)
     if broken:
@@ -65,9 +67,9 @@ def append(session: Upload, request: HttpRequest, start: int | None) -> Upload:
     return session
 
 
-def _check_start(session: Upload, start: int | None) -> None:
-    if start is not None and start != session.offset:
-        raise RangeRefused(f"the next byte to send is number {session.offset}, not {start}", rule="upload.order")
+def _check_start(session: Upload, part: range | None) -> None:
+    if part is not None and part.start != session.offset:
+        raise RangeRefused(f"the next byte to send is number {session.offset}, not {part.start}", rule="upload.order")
 
 
 def _add(session: Upload, incoming: Incoming) -> None:

@@ -147,25 +147,21 @@ def _own_session(call: Call) -> Upload:
 
 def _append(call: Call, session: Upload) -> Upload:
     try:
-        return sessions.append(session, call.request, _start(call))
+        return sessions.append(session, call.request, _part(call))
     except RangeRefused as problem:
         problem.headers |= _where(call, sessions.find(call.repo, session.package, session.actor, session.pk))
         raise
 
 
-def _start(call: Call) -> int | None:
-    """The first byte's number; the specification's Content-Range has no unit (`0-1023`)."""
+def _part(call: Call) -> range | None:
+    """Which bytes the body is said to be; the specification's Content-Range has no unit (`0-1023`)."""
     text = call.request.headers.get("Content-Range")
     if text is None:
         return None
     match = CONTENT_RANGE.fullmatch(text.strip())
-    if match is None:
+    if match is None or int(match[2]) < int(match[1]):
         raise Malformed("Content-Range is FIRST-LAST, the numbers of the first and last byte", rule="body.range")
-    first, last = int(match[1]), int(match[2])
-    length = call.request.META.get("CONTENT_LENGTH") or ""
-    if last < first or (length.isdigit() and int(length) != last - first + 1):
-        raise Malformed("Content-Range and Content-Length do not agree", rule="body.range")
-    return first
+    return range(int(match[1]), int(match[2]) + 1)
 
 
 def _session(call: Call, session: Upload, status: int) -> HttpResponse:
