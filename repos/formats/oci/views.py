@@ -228,7 +228,7 @@ def list_tags(call: Call) -> HttpResponseBase:
 
 def list_referrers(call: Call) -> HttpResponseBase:
     parse.check_digest(_parts(call).reference)
-    return index.referrers(call, call.request.GET.get("artifactType", ""), call.request.GET.get("last", ""))
+    return index.referrers(call, _text(call.request, "artifactType"), _text(call.request, "last"))
 
 
 def catalogue(request: HttpRequest) -> HttpResponse:
@@ -240,7 +240,15 @@ def _page_of(request: HttpRequest) -> tuple[int | None, str]:
     text = request.GET.get("n")
     if text is not None and not re.fullmatch("[0-9]{1,9}", text):
         raise Malformed("n is a number, of how many are wanted", rule="page.size")
-    return None if text is None else int(text), request.GET.get("last", "")
+    return None if text is None else int(text), _text(request, "last")
+
+
+def _text(request: HttpRequest, name: str) -> str:
+    """A text of the query that rows are held against; databases know no NUL."""
+    text = request.GET.get(name, "")
+    if "\0" in text:
+        raise Malformed(f"{name} holds NUL, which nothing here has in its name", rule="query.text")
+    return text
 
 
 # Shared
