@@ -309,16 +309,16 @@ def unheld(assets: QuerySet[Asset], before: datetime) -> QuerySet[Asset]:
     tag = Asset.objects.filter(
         repository_id=OuterRef("repository_id"), package=OuterRef("package"), blob_id=OuterRef("blob_id"), until=None
     ).exclude(version__contains=":")
-    blobs = Q(path=_path("/blobs/")) & ~Exists(_referring(before))
+    blobs = Q(path=_joined("/blobs/")) & ~Exists(_referring(before))
     children = (
-        Q(path=_path("/manifests/"), version__contains=":")
+        Q(path=_joined("/manifests/"), version__contains=":")
         & ~Exists(_referring(before)) & Exists(_referring(None)) & ~Exists(tag)
     )  # fmt: skip
     return old.filter(blobs | children)
 
 
-def _path(folder: str) -> Concat:
-    """Where an asset of a folder stands that is named by its digest."""
+def _joined(folder: str) -> Concat:
+    """The path of an asset that is known by its digest."""
     return Concat(F("package"), Value(folder), F("version"), output_field=TextField())
 
 
