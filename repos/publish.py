@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import DatabaseError, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Max, QuerySet
 
 from problems import Conflict, Forbidden, Malformed, NotFound, Problem, Unavailable
 from repos import database
@@ -327,7 +327,7 @@ def _insert(commits: list[Commit], action: str) -> dict[int, Outcome | Problem]:
 def _insert_into(
     row: Repository, repo: Repo, commits: list[Commit], blobs: dict[str, Blob], action: str
 ) -> dict[int, Outcome | Problem]:
-    standing = _standing(repo, [key for commit in commits for key in commit.keys])
+    standing = _standing(repo, commits)
     outcomes: dict[int, Outcome | Problem] = {}
     replaced: list[Asset] = []
     added: dict[str, New] = {}
@@ -368,12 +368,15 @@ def _check_fence(commit: Commit) -> None:
         raise Unavailable("this fetch took longer than its lease and another replaced it; try again", rule="proxy.lease")
 
 
-def _standing(repo: Repo, keys: list[str]) -> dict[str, Asset]:
-    """For each path key the open asset, else the one that stood there last."""
-    rows = Asset.objects.filter(repository_id=repo.id, path_key__in=keys).select_related("blob")
-    found = {asset.path_key: asset for asset in rows.filter(until=None)}
-    closed = rows.filter(path_key__in=[key for key in keys if key not in found]).order_by("since")
-    return {asset.path_key: asset for asset in closed} | found
+def _standing(repo: Repo, commits: Sequence[Commit]) -> dict[str, Asset]:
+    """For each path key the open asset; else, where a local repository lets nothing change, the one that stood there last."""
+    paths = {key: new.path for commit in commits for key, new in zip(commit.keys, commit.news, strict=True)}
+    rows = Asset.objects.filter(repository_id=repo.id).select_related("blob")
+    found = {asset.path_key: asset for asset in rows.filter(path_key__in=paths, until=None)}
+    gone = [key for key, path in paths.items() if key not in found and repo.is_local and repo.never_changes(path)]
+    once = Asset.objects.filter(repository_id=repo.id, path_key__in=gone).values("path_key")
+    last = rows.filter(pk__in=once.annotate(last=Max("pk")).values("last"))  # one row, however often it came and went
+    return found | {asset.path_key: asset for asset in last}
 
 
 def _check_needs(commit: Commit) -> None:
@@ -410,8 +413,7 @@ def _what_is_new(commit: Commit, standing: dict[str, Asset]) -> dict[str, New]:
 
 
 def _check_replaceable(commit: Commit, now: Asset, new: New) -> None:
-    evicted = commit.repo.is_remote and now.until is not None
-    if commit.repo.never_changes(new.path) and not evicted:
+    if commit.repo.never_changes(new.path):
         stands = "stands" if now.until is None else "stood"
         raise Conflict(
             f"{new.path} {stands} with other bytes (sha256 {now.blob.sha256}) and can never change; publish a new version",

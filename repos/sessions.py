@@ -44,21 +44,21 @@ def find(repo: Repo, package: str, actor: str, name: str) -> Upload:
     return session
 
 
-def append(session: Upload, request: HttpRequest, start: int | None) -> Upload:
-    """Add the request's body, which begins at byte `start` of the whole (None: where the last one ended).
+def append(session: Upload, request: HttpRequest, part: range | None) -> Upload:
+    """Add the request's body, which the client says to be these bytes of the whole (None: those after the last one's).
 
-    Of a body that breaks off what came is kept, so that the client can go on from there. Raises Malformed for that one,
-    RangeRefused where `start` is not where the last part ended.
+    Of a body that breaks off what came is kept, so that the client can go on from there. Raises Malformed for that one and,
+    with nothing kept, for one of another length than was said; RangeRefused where it does not begin where the last part ended.
     """
-    with _received(session, request, start) as incoming:
+    with _received(session, request, part) as incoming:
         _add(session, incoming)
     return session
 
 
 @contextlib.contextmanager
-def _received(session: Upload, request: HttpRequest, start: int | None, digests: tuple[str, ...] = ()) -> Iterator[Incoming]:
-    if start is not None and start != session.offset:
-        raise RangeRefused(f"the next byte to send is number {session.offset}, not {start}", rule="upload.order")
+def _received(session: Upload, request: HttpRequest, part: range | None, digests: tuple[str, ...] = ()) -> Iterator[Incoming]:
+    if part is not None and part.start != session.offset:
+        raise RangeRefused(f"the next byte to send is number {session.offset}, not {part.start}", rule="upload.order")
     with store().receive(digests=digests) as incoming:
         database.release()
         try:
@@ -67,6 +67,8 @@ def _received(session: Upload, request: HttpRequest, start: int | None, digests:
         except Malformed:
             _add(session, incoming)
             raise
+        if part is not None and incoming.size != len(part):
+            raise Malformed(f"{incoming.size} bytes came, and not the {len(part)} of Content-Range", rule="body.range")
         yield incoming
 
 
@@ -88,16 +90,16 @@ def _add(session: Upload, incoming: Incoming) -> None:
 
 
 @contextlib.contextmanager
-def whole(session: Upload, request: HttpRequest, start: int | None, digests: tuple[str, ...] = ()) -> Iterator[Incoming]:
+def whole(session: Upload, request: HttpRequest, part: range | None, digests: tuple[str, ...] = ()) -> Iterator[Incoming]:
     """All that has come and the request's body after it (see `append`), with these digests besides SHA-256.
 
     Raises NotFound where another request has ended the session.
     """
     if not session.parts:
-        with _received(session, request, start, digests) as incoming:
+        with _received(session, request, part, digests) as incoming:
             yield incoming
         return
-    append(session, request, start)
+    append(session, request, part)
     try:
         joined = store().join(session.parts, digests, session.sha256)
     except FileNotFoundError as error:

@@ -16,10 +16,15 @@ from repos.serve import base_url
 
 
 class ByHeader(BaseAuthentication):
-    """The Authorization header of this request, as at every door; a browser's session is not accepted."""
+    """The Authorization header of this request, as at every door; a browser's session is not accepted, nor a pass.
+
+    A pass is for what its few minutes and scopes were asked for, and must not become a token that lasts.
+    """
 
     def authenticate(self, request: Request) -> tuple[Actor, Caller]:
         caller = recognise(request._request)
+        if caller.actor.by_pass:
+            raise Unauthenticated("sign in: a pass is not taken here, but a name with a password or token", rule="credentials")
         return caller.actor, caller
 
 

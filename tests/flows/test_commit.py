@@ -158,6 +158,38 @@ def test_a_refused_asset_refuses_all_that_were_to_come_with_it(repository):
     assert Change.objects.count() == changes and not Asset.objects.filter(path="free").exists()
 
 
+@pytest.mark.parametrize("immutable", [[], ["a"]])
+def test_a_commit_reads_as_much_however_long_the_history_of_its_path(repository, monkeypatch, immutable):
+    repo = repository("raw")
+    read = []
+    make = Asset.from_db.__func__
+    monkeypatch.setattr(Asset, "from_db", classmethod(lambda *arguments: read.append(1) or make(*arguments)))
+
+    def rows_of_a_push_after_a_delete(content: bytes) -> int:
+        publish.delete(repo, ["a"], "tester")
+        read.clear()
+        assert put(repo, {"a": content}).created
+        return len(read)
+
+    put(repo, {"a": b"0"})
+    for n in range(1, 30):
+        put(repo, {"a": f"{n}".encode()})
+    repo = repository("raw", immutable=immutable)
+    assert rows_of_a_push_after_a_delete(b"29") == len(immutable), "one row, where it must be held against what stood"
+    assert rows_of_a_push_after_a_delete(b"29") == len(immutable)
+
+
+def test_what_never_changes_is_held_against_what_stood_last(repository):
+    repo = repository("raw")
+    for content in (b"first", b"second"):
+        put(repo, {"a": content})
+    publish.delete(repo, ["a"], "tester")
+    repo = repository("raw", immutable=["a"])
+    with pytest.raises(Problem, match="stood with other bytes"):
+        put(repo, {"a": b"first"})
+    assert put(repo, {"a": b"second"}).created
+
+
 def test_the_same_bytes_in_two_repositories_are_stored_once_and_outlive_either(repository, own_store):
     one, two = repository("raw", "one"), repository("raw", "two")
     for repo in (one, two):

@@ -129,6 +129,7 @@ CODES = {
     "upload.session": "BLOB_UPLOAD_UNKNOWN",
     "upload.order": "BLOB_UPLOAD_INVALID",
     "body.incomplete": "BLOB_UPLOAD_INVALID",
+    "body.range": "BLOB_UPLOAD_INVALID",
     "body.length": "SIZE_INVALID",
     "size.limit": "SIZE_INVALID",
 }

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from heapq import merge
-from itertools import groupby, islice
+from itertools import accumulate, groupby, islice
 from typing import Any
 from urllib.parse import urlencode
 
 from django.db import connection
-from django.db.models import Exists, F, OuterRef, Q, QuerySet, Value
+from django.db.models import Exists, F, FilteredRelation, OuterRef, Q, QuerySet, TextField, Value
 from django.db.models.functions import Concat
 from django.http import HttpRequest, HttpResponse
 
@@ -30,7 +30,9 @@ MOST_IMAGES = 1000
 MOST_REFERRERS = 1000
 """Entries on one page, whatever the client asks for."""
 LARGEST_ANNOTATIONS = 64 * 1024
-"""Bytes of one manifest's annotations that a list of referrers repeats."""
+"""Bytes of one manifest's annotations, written as JSON, that a list of referrers repeats; of larger ones it says nothing."""
+LARGEST_LIST = 4 * 1024 * 1024
+"""Bytes of one page of referrers: clients take it for a manifest, and none larger."""
 
 
 # Tags
@@ -201,12 +203,12 @@ def referrers(call: Call, artifact_type: str, last: str) -> HttpResponse:
     known = resolve.look(call)
     answering = resolve.answering(call, known)
     here = [repo for repo in answering if repo.is_local]
-    found = {one["digest"]: one for one in (_local_referrers(here, call.path) if here else ())}
+    found = {one["digest"]: one for one in (_local_referrers(here, call.path, artifact_type, last) if here else ())}
     documents, stale_since = _documents(call, known, [repo for repo in answering if repo.is_remote])
     for document in documents:
         found = {one["digest"]: one for one in _descriptors(document)} | found
     matching = [one for digest, one in sorted(found.items()) if digest > last and artifact_type in ("", one.get("artifactType"))]
-    page = matching[:MOST_REFERRERS]
+    page = matching[: _how_many(matching)]
     content = json.dumps({"schemaVersion": 2, "mediaType": parse.OCI_INDEX, "manifests": page}).encode()
     answer = serve.body(call, content, parse.OCI_INDEX, stale_since=stale_since)
     asked = {"artifactType": artifact_type} if artifact_type else {}
@@ -217,16 +219,29 @@ def referrers(call: Call, artifact_type: str, last: str) -> HttpResponse:
     return answer
 
 
-def _local_referrers(repos: Sequence[Repo], path: str) -> Iterator[dict[str, Any]]:
+def _local_referrers(repos: Sequence[Repo], path: str, artifact_type: str, last: str) -> Iterator[dict[str, Any]]:
+    """Enough of those after `last` for a page and to tell that there are more, though each stands in all of `repos`."""
     image, _, subject = path.rpartition("/referrers/")
     here = Asset.objects.filter(
-        repository_id__in=[repo.id for repo in repos], package=image, until=None, version__contains=":",
+        repository_id__in=[repo.id for repo in repos], package=image, until=None, version__contains=":", version__gt=last,
         blob__references__digest=subject, blob__references__kind="subject",
-        blob__descriptions__format="oci", blob__descriptions__path_class="manifest",
-    )  # fmt: skip
-    for digest, media_type, size, facts in here.values_list("version", "media_type", "blob__size", "blob__descriptions__data"):
-        more = {name: facts[name] for name in ("artifactType", "annotations") if name in facts}
+    ).order_by("version")  # fmt: skip
+    described = Q(blob__descriptions__format="oci", blob__descriptions__path_class="manifest")
+    here = here.annotate(said=FilteredRelation("blob__descriptions", condition=described))  # of some there is nothing to say
+    if artifact_type:
+        here = here.filter(said__data__artifactType=artifact_type)
+    columns = here.values_list("version", "media_type", "blob__size", "said__data")
+    for digest, media_type, size, facts in columns[: len(repos) * (MOST_REFERRERS + 1)]:
+        more = {name: facts[name] for name in ("artifactType", "annotations") if name in (facts or {})}
+        if len(json.dumps(more.get("annotations"))) > LARGEST_ANNOTATIONS:
+            del more["annotations"]
         yield {"mediaType": media_type, "digest": digest, "size": size, **more}
+
+
+def _how_many(found: Sequence[dict[str, Any]]) -> int:
+    """How many of the first make a page; one at least."""
+    sizes = accumulate(len(json.dumps(one)) for one in found[:MOST_REFERRERS])
+    return max(1, sum(size <= LARGEST_LIST for size in sizes))
 
 
 def _descriptors(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -294,12 +309,17 @@ def unheld(assets: QuerySet[Asset], before: datetime) -> QuerySet[Asset]:
     tag = Asset.objects.filter(
         repository_id=OuterRef("repository_id"), package=OuterRef("package"), blob_id=OuterRef("blob_id"), until=None
     ).exclude(version__contains=":")
-    blobs = Q(path=Concat(F("package"), Value("/blobs/"), F("version"))) & ~Exists(_referring(before))
+    blobs = Q(path=_joined("/blobs/")) & ~Exists(_referring(before))
     children = (
-        Q(path=Concat(F("package"), Value("/manifests/"), F("version")), version__contains=":")
+        Q(path=_joined("/manifests/"), version__contains=":")
         & ~Exists(_referring(before)) & Exists(_referring(None)) & ~Exists(tag)
     )  # fmt: skip
     return old.filter(blobs | children)
+
+
+def _joined(folder: str) -> Concat:
+    """The path of an asset that is known by its digest."""
+    return Concat(F("package"), Value(folder), F("version"), output_field=TextField())
 
 
 def _referring(before: datetime | None) -> QuerySet[Asset]:

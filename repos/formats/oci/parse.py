@@ -16,6 +16,7 @@ import binascii
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,8 @@ LARGEST_MANIFEST = 4 * 1024 * 1024
 MOST_DESCRIPTORS = 10_000
 DEEPEST = 64
 """Objects and lists in one another."""
+MOST_PARTS = 10 * MOST_DESCRIPTORS
+"""Objects and lists in all; a descriptor is one, and has few in it."""
 LARGEST_SIZE = 2**63 - 1
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -191,7 +194,7 @@ def parse_manifest(content: bytes, media_type: str) -> Manifest:
 
 def _load(content: bytes) -> dict[str, Any]:
     """JSON (RFC 8259) of which every reader makes the same: no key twice, no depth that breaks some, no NaN."""
-    _check_depth(content)
+    _check_shape(content)
     try:
         document = json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -201,27 +204,30 @@ def _load(content: bytes) -> dict[str, Any]:
     return document
 
 
-def _check_depth(content: bytes) -> None:
-    depth, text = 0, False
-    for match in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|"', content):
+TEXT_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}"]', re.DOTALL)
+
+
+def _check_shape(content: bytes) -> None:
+    """Before it is read, in one pass that never goes back: how deep it is and how many objects and lists it has."""
+    depth = count = 0
+    for match in TEXT_OR_BRACKET.finditer(content):
         mark = match[0]
         if mark in (b"[", b"{"):
-            depth += 1
+            depth, count = depth + 1, count + 1
             if depth > DEEPEST:
                 raise _wrong(f"more than {DEEPEST} objects and lists in one another")
+            if count > MOST_PARTS:
+                raise _wrong(f"more than {MOST_PARTS} objects and lists")
         elif mark in (b"]", b"}"):
             depth -= 1
-        elif mark == b'"':
-            text = True
-    if text:
-        raise _wrong("it is no JSON")
+        elif mark == b'"':  # a text that does not end
+            raise _wrong("it is no JSON")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise _wrong(f"the key {_shown(twice)} stands twice in one object")
     return found
 
@@ -292,9 +298,14 @@ def _annotations(value: dict[str, Any], where: str) -> dict[str, str]:
     annotations = value.get("annotations")
     if annotations is None:
         return {}
-    if not isinstance(annotations, dict) or not all(isinstance(text, str) for text in annotations.values()):
+    if not isinstance(annotations, dict) or not all(_is_text(text) for pair in annotations.items() for text in pair):
         raise _wrong(f"{where}.annotations must map names to texts" if where else "annotations must map names to texts")
     return annotations
+
+
+def _is_text(value: Any) -> bool:
+    """Text that can be kept: no surrogate without its other half (RFC 8259 section 8.2), no NUL, which databases do not take."""
+    return isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
 
 
 def _facts(document: dict[str, Any], media_type: str, references: tuple[Reference, ...]) -> dict[str, Any]:
@@ -320,7 +331,7 @@ def _platforms(document: dict[str, Any]) -> Iterator[str]:
         if not isinstance(platform, dict):
             raise _wrong(f"manifests[{n}].platform must be an object")
         words = [platform.get(name) for name in ("os", "architecture", "variant")]
-        if not all(word is None or isinstance(word, str) for word in words):
+        if not all(word is None or _is_text(word) for word in words):
             raise _wrong(f"manifests[{n}].platform must hold texts")
         yield "/".join(word for word in words if word)
 

@@ -76,9 +76,9 @@ def wider(call: Call, repo: Repo, image: str) -> Unauthenticated:
 
 
 def place(request: HttpRequest, name: str) -> tuple[Repo, str] | None:
-    """The repository and the image that a client's name for an image means; None where there is none."""
+    """The repository and the image that a client's name for an image means; None where there is none, or it is no name."""
     _, repo, image = caller.recognise(request).catalogue.place(request.META.get("HTTP_HOST", ""), "oci", name)
-    return (repo, image) if repo else None
+    return (repo, image) if repo and re.fullmatch(parse.NAME, image) else None
 
 
 def give(request: HttpRequest) -> JsonResponse:

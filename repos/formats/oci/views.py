@@ -120,7 +120,7 @@ def add_to_upload(call: Call) -> HttpResponse:
     """PATCH: the next bytes, by Content-Range where the client says which, and else those after the last."""
     session = _own_session(call)
     with _told_where(call, session):
-        return _session(call, sessions.append(session, call.request, _start(call)), 202)
+        return _session(call, sessions.append(session, call.request, _part(call)), 202)
 
 
 def finish_upload(call: Call) -> HttpResponse:
@@ -128,7 +128,7 @@ def finish_upload(call: Call) -> HttpResponse:
     session = _own_session(call)
     digest = call.request.GET.get("digest", "")
     algorithm, _ = parse.check_digest(digest)
-    with _told_where(call, session), sessions.whole(session, call.request, _start(call), _besides(algorithm)) as incoming:
+    with _told_where(call, session), sessions.whole(session, call.request, _part(call), _besides(algorithm)) as incoming:
         try:
             answer = _put_blob(call, incoming, digest, ends=partial(sessions.forget, session))
         except Malformed:
@@ -158,19 +158,15 @@ def _told_where(call: Call, session: Upload) -> Iterator[None]:
         raise
 
 
-def _start(call: Call) -> int | None:
-    """The first byte's number; the specification's Content-Range has no unit (`0-1023`)."""
+def _part(call: Call) -> range | None:
+    """Which bytes the body is said to be; the specification's Content-Range has no unit (`0-1023`)."""
     text = call.request.headers.get("Content-Range")
     if text is None:
         return None
     match = CONTENT_RANGE.fullmatch(text.strip())
-    if match is None:
+    if match is None or int(match[2]) < int(match[1]):
         raise Malformed("Content-Range is FIRST-LAST, the numbers of the first and last byte", rule="body.range")
-    first, last = int(match[1]), int(match[2])
-    length = call.request.META.get("CONTENT_LENGTH") or ""
-    if last < first or (length.isdigit() and int(length) != last - first + 1):
-        raise Malformed("Content-Range and Content-Length do not agree", rule="body.range")
-    return first
+    return range(int(match[1]), int(match[2]) + 1)
 
 
 def _session(call: Call, session: Upload, status: int) -> HttpResponse:
@@ -237,7 +233,7 @@ def list_tags(call: Call) -> HttpResponseBase:
 
 def list_referrers(call: Call) -> HttpResponseBase:
     parse.check_digest(_parts(call).reference)
-    return index.referrers(call, call.request.GET.get("artifactType", ""), call.request.GET.get("last", ""))
+    return index.referrers(call, _text(call.request, "artifactType"), _text(call.request, "last"))
 
 
 def catalogue(request: HttpRequest) -> HttpResponse:
@@ -249,7 +245,15 @@ def _page_of(request: HttpRequest) -> tuple[int | None, str]:
     text = request.GET.get("n")
     if text is not None and not re.fullmatch("[0-9]{1,9}", text):
         raise Malformed("n is a number, of how many are wanted", rule="page.size")
-    return None if text is None else int(text), request.GET.get("last", "")
+    return None if text is None else int(text), _text(request, "last")
+
+
+def _text(request: HttpRequest, name: str) -> str:
+    """A text of the query that rows are held against; databases know no NUL."""
+    text = request.GET.get(name, "")
+    if "\0" in text:
+        raise Malformed(f"{name} holds NUL, which nothing here has in its name", rule="query.text")
+    return text
 
 
 # Shared

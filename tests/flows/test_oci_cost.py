@@ -1,0 +1,210 @@
+"""What lists of images cost, in queries, however much there is; and what a pass is worth, whatever is asked."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from urllib.parse import quote, urlencode
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from accounts import tokens
+from accounts.access import rights_of
+from accounts.authenticate import authenticate
+from accounts.models import User
+from repos import models
+from repos.configuration import engine
+from repos.models import Asset, Blob, Description, Reference
+from tests.flows.test_commit import put
+from tests.parts.oci import INDEX, digest, index
+from tests.parts.server import Server
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SUBJECT = digest(b"subject")
+
+
+@pytest.fixture
+def here(repository):
+    """A local repository with one image, which has one tag."""
+    repo = repository("oci", "local")
+    repository("oci", "virtual", "virtual", members=["local"])
+    put(repo, {"app/manifests/first": index()})
+    engine.apply(
+        {
+            "users": [{"name": "reader"}, {"name": "narrow"}],
+            "grants": [
+                {"role": "reader", "users": ["reader"], "repositories": ["*"]},
+                {"role": "reader", "users": ["narrow"], "repositories": ["local"], "paths": ["zzz/**"]},
+            ],
+        }
+    )
+    return repo
+
+
+def login(name: str) -> dict[str, str]:
+    _, secret = tokens.create(User.objects.get(username=name))
+    return Server.authorization(("x", secret))
+
+
+def stand(repo, places: dict[str, str], blobs: list[Blob] | None = None) -> None:
+    """Rows of a great many manifests, by path with the version each."""
+    blob = Blob.objects.first()
+    since = models.Repository.objects.get(pk=repo.id).head
+    Asset.objects.bulk_create(
+        [
+            Asset(
+                repository_id=repo.id, path=path, path_key=path, blob=blobs[n] if blobs else blob, media_type=INDEX,
+                package=path.partition("/manifests/")[0], version=version, since=since,
+            )
+            for n, (path, version) in enumerate(places.items())
+        ],
+        batch_size=5000,
+    )  # fmt: skip
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
+def cost(path: str, headers: dict[str, str]) -> tuple[int, dict]:
+    """In queries, once what is kept by epoch is loaded; and the answer."""
+    client = Client()
+    client.get(path, headers=headers)
+    with CaptureQueriesContext(connection) as captured:
+        answer = client.get(path, headers=headers)
+    assert answer.status_code == 200
+    return len(captured), json.loads(answer.content)
+
+
+@pytest.mark.parametrize("through", ["local", "virtual"])
+def test_a_list_of_tags_costs_the_same_at_a_hundred_thousand(here, through):
+    reader = login("reader")
+    few, _ = cost(f"/v2/{through}/app/tags/list?n=50", reader)
+    names = [f"v{n:06}" for n in range(100_000)]
+    stand(here, {f"app/manifests/{name}": name for name in names})
+    for query, expected in (
+        ("?n=50", ["first", *names[:49]]), ("?n=50&last=v050000", names[50_001:50_051]), ("?n=50&last=v099998", names[99_999:]),
+        ("", ["first", *names[:9999]]), ("?n=200000", ["first", *names[:9999]]),
+    ):  # fmt: skip
+        many, document = cost(f"/v2/{through}/app/tags/list{query}", reader)
+        assert document["tags"] == expected
+        assert many == few <= 4
+
+
+def test_a_page_of_the_catalogue_costs_the_same_at_ten_thousand_images(here):
+    reader, narrow = login("reader"), login("narrow")
+    few, _ = cost("/v2/_catalog?n=50", reader)
+    few_narrow, _ = cost("/v2/_catalog", narrow)
+    names = [f"img/{n:05}" for n in range(10_000)]
+    stand(here, {f"{name}/manifests/{tag}": tag for name in [*names, "zzz/mine"] for tag in ("v1", "v2", "v3")})
+    for query, expected in (
+        ("?n=50", ["app", *names[:49]]), ("?n=50&last=local/img/05000", names[5001:5051]), ("?n=1000", ["app", *names[:999]]),
+    ):  # fmt: skip
+        many, document = cost(f"/v2/_catalog{query}", reader)
+        assert document["repositories"] == [f"local/{name}" for name in expected]
+        assert many <= few <= 3, "fewer where the page is full before the next repository"
+    many, document = cost("/v2/_catalog", narrow)
+    assert document["repositories"] == ["local/zzz/mine"]
+    assert many <= few_narrow + 10, "one for a thousand that are looked at"
+
+
+@pytest.mark.parametrize("through", ["local", "virtual"])
+def test_a_page_of_referrers_costs_the_same_at_ten_thousand(here, through):
+    reader = login("reader")
+    few, _ = cost(f"/v2/{through}/app/referrers/{SUBJECT}", reader)
+    names = refer(here, 10_000)
+    half = names[len(names) // 2]
+    for query, expected in (
+        ("", names[:1000]), (f"?last={quote(half)}", names[5001:6001]), (f"?last={quote(names[-2])}", names[-1:]),
+        ("?artifactType=application/x.even", [name for name in names if int(name[-1], 16) % 2 == 0][:1000]),
+    ):  # fmt: skip
+        many, document = cost(f"/v2/{through}/app/referrers/{SUBJECT}{query}", reader)
+        assert [one["digest"] for one in document["manifests"]] == expected
+        assert many == few <= 4
+
+
+def refer(repo, count: int) -> list[str]:
+    """Rows of many manifests that refer to the subject; their digests in order."""
+    moment = models.Change.objects.first().at
+    names = sorted(digest(f"{n}".encode()) for n in range(count))
+    blobs = Blob.objects.bulk_create(
+        [Blob(sha256=name[7:], size=1, key=f"{name[7:9]}/{name[7:]}/1", created_at=moment) for name in names], batch_size=5000
+    )
+    Reference.objects.bulk_create([Reference(blob=blob, digest=SUBJECT, kind="subject") for blob in blobs], batch_size=5000)
+    parity = {True: "application/x.even", False: "application/x.odd"}
+    Description.objects.bulk_create(
+        [
+            Description(blob=blob, format="oci", path_class="manifest", data={"artifactType": parity[int(name[-1], 16) % 2 == 0]})
+            for name, blob in zip(names, blobs, strict=True)
+        ],
+        batch_size=5000,
+    )
+    stand(repo, {f"app/manifests/{name}": name for name in names}, blobs)
+    return names
+
+
+def test_a_blob_whose_bytes_are_being_removed_is_not_mounted(here):
+    """The client is told to send it, as if it were absent."""
+    content = b"being removed"
+    put(here, {f"app/blobs/{digest(content)}": content})
+    engine.apply({"grants": [{"role": "developer", "users": ["reader"], "repositories": ["local"]}]})
+    query = urlencode({"mount": digest(content), "from": "local/app"})
+    headers = login("reader")
+    blob = Blob.objects.filter(sha256=digest(content).removeprefix("sha256:"))
+    blob.update(state=Blob.State.DELETING)
+    assert Client().post(f"/v2/local/other/blobs/uploads/?{query}", headers=headers).status_code == 202
+    blob.update(state=Blob.State.LIVE)
+    assert Client().post(f"/v2/local/another/blobs/uploads/?{query}", headers=headers).status_code == 201
+
+
+# What a pass is worth
+
+
+PERMISSIONS = ("read", "write", "overwrite", "delete")
+WORDS = {"pull": {"read"}, "push": {"write", "overwrite"}, "delete": {"delete"}}
+SETS = [frozenset(some) for count in range(1, 5) for some in combinations(PERMISSIONS, count)]
+
+
+@pytest.fixture
+def secrets_of(here) -> dict[tuple[frozenset[str], frozenset[str]], str]:
+    """A token by what its user may do with the images of team and what its scopes say."""
+    engine.apply(
+        {
+            "roles": [{"name": "-".join(sorted(some)), "permissions": [f"artifact:{one}" for one in some]} for some in SETS],
+            "users": [{"name": "-".join(sorted(some))} for some in SETS],
+            "grants": [
+                {"role": name, "users": [name], "repositories": ["local"], "paths": ["team/**"]}
+                for name in ("-".join(sorted(some)) for some in SETS)
+            ],
+        }
+    )
+    users = {some: User.objects.get(username="-".join(sorted(some))) for some in SETS}
+    return {
+        (granted, said): tokens.create(users[granted], scopes=[f"artifact:{one}@local:team/**" for one in said])[1]
+        for granted in SETS
+        for said in SETS
+    }
+
+
+def test_a_pass_is_worth_what_grants_scopes_and_the_question_have_in_common(secrets_of):
+    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        st.sampled_from(SETS), st.sampled_from(SETS), st.sets(st.sampled_from([*WORDS, "fly"])),
+        st.sampled_from(["team/app", "team/other", "app"]),
+    )  # fmt: skip
+    def check(granted: frozenset[str], said: frozenset[str], words: set[str], image: str) -> None:
+        query = urlencode({"scope": f"repository:local/{image}:{','.join(sorted(words))}"})
+        answer = Client().get(f"/v2/token?{query}", headers=Server.authorization(("x", secrets_of[granted, said])))
+        identity = authenticate(f"Bearer {answer.json()['token']}")
+        rights = rights_of(identity.actor, identity.epoch)
+        asked = {permission for word in words for permission in WORDS.get(word, ())}
+        common = granted & said & asked if image.startswith("team/") else set()
+        for place in ("team/app", "team/other", "app"):
+            opened = {one for one in PERMISSIONS if rights.allows(f"artifact:{one}", "local", place)}
+            assert opened == (common if place == image else set())
+
+    check()
