@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.parts.api import ADMIN, Api
-from tests.parts.pushing import CAST, Images, code, parts
 from tests.parts.oci import (
     CONFIG,
     DOCKER_LIST,
@@ -23,6 +22,7 @@ from tests.parts.oci import (
     index,
     manifest,
 )
+from tests.parts.pushing import CAST, Images, code, parts
 
 LARGEST = 4 * 1024 * 1024
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"

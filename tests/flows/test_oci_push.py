@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from repos.blobs import CHUNK
-from tests.parts.pushing import CAST, Images, asked, code, parts
 from tests.parts.oci import digest
+from tests.parts.pushing import CAST, Images, asked, code, parts
 from tests.parts.server import Answer
 
 CONTENT = bytes(range(256)) * 40

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.flows.test_oci_tags import listed
-from tests.parts.pushing import CAST, Images
 from tests.parts.oci import CONFIG, INDEX, MANIFEST, descriptor, digest, index, manifest
+from tests.parts.pushing import CAST, Images
 
 SUBJECT = manifest(b"{}", b"subject")
 SBOM = "application/x.sbom"

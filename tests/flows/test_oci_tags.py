@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.parts.pushing import CAST, Images, code
 from tests.parts.oci import INDEX, digest, index, manifest
+from tests.parts.pushing import CAST, Images, code
 
 ODD = ["sha256", "sha256-aa", "sha256a", "sha512", "sha511", "sha513", "a", "Z", "_", "0", "v1.10", "v1.9", "v1", "sha2567", "zz"]
 """Tags on either side of what begins with a digest's algorithm, in no order."""

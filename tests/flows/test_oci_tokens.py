@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.parts.api import ADMIN, PASSWORD, Api
-from tests.parts.pushing import CAST, Images, asked, code
 from tests.parts.oci import MANIFEST, digest
+from tests.parts.pushing import CAST, Images, asked, code
 from tests.parts.server import Answer
 
 ABSENT = "sha256:" + "0" * 64
