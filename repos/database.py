@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection, connections, transaction
 from django.utils import timezone
+
+MOST_ROWS = 500
+"""Rows of one insertion: with as many columns as a table of ours has, fewer values than any database takes."""
 
 
 def now() -> datetime:
@@ -30,11 +33,39 @@ def share_lock() -> str:
     return "FOR SHARE" if connection.vendor == "postgresql" else ""
 
 
-def among(column: str, values: list[int]) -> tuple[str, list[Any]]:
+def among(column: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
     """A condition that a column has one of these values, with its parameters; one text for any number of them where it can be."""
     if connection.vendor == "postgresql":
-        return f"{column} = ANY(%s)", [values]
+        return f"{column} = ANY(%s)", [list(values)]
     return f"{column} IN ({', '.join(['%s'] * len(values))})", list(values)
+
+
+def document(value: Any) -> Any:
+    """A JSON value as a raw query takes it."""
+    return connection.ops.adapt_json_value(value, None)
+
+
+def rows(sql: str, values: Sequence[Any]) -> list[tuple]:
+    """What a query gives."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return cursor.fetchall()
+
+
+def insert(table: str, news: Sequence[Mapping[str, Any]], *, or_nothing: bool = False) -> None:
+    """Insert rows that have the same columns, by one statement for as many as one takes, without the cost of models.
+
+    `or_nothing`: a row that meets another one is left out.
+    """
+    for start in range(0, len(news), MOST_ROWS):
+        part = news[start : start + MOST_ROWS]
+        row = f"({', '.join(['%s'] * len(part[0]))})"
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO {table} ({', '.join(part[0])}) VALUES {', '.join([row] * len(part))}"
+                f"{' ON CONFLICT DO NOTHING' if or_nothing else ''}",
+                [value for new in part for value in new.values()],
+            )
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db import DatabaseError, transaction
-from django.db.models import F, Max, QuerySet
+from django.db import DatabaseError, connection, transaction
+from django.db.models import Max, QuerySet
 
 from problems import Conflict, Forbidden, Malformed, NotFound, Problem, Unavailable
 from repos import database
@@ -30,7 +30,7 @@ from repos.blobs import Incoming
 from repos.blobs.stores import store
 from repos.catalogue import Repo
 from repos.format import Described
-from repos.models import Aside, Asset, Blob, Change, Description, Freshness, Lease, Reference, Repository
+from repos.models import Aside, Asset, Blob, Change, Freshness, Lease, Repository
 from repos.rows import Found
 
 log = logging.getLogger("entrepot.publish")
@@ -49,6 +49,8 @@ class Bytes:
     size: int
     digests: dict[str, str]
     key: str = ""
+    taken: bool = False
+    """Whether the last transaction's row of these bytes has this key; another writer's may have made it needless."""
 
     @classmethod
     def of(cls, incoming: Incoming) -> Bytes:
@@ -159,7 +161,7 @@ def close(repo: Repo, choose: Callable[[QuerySet[Asset]], QuerySet[Asset]], acto
         chosen = dict(choose(Asset.objects.filter(repository_id=repo.id, until=None)).values_list("pk", "path"))
         if not chosen:
             return None
-        number = _new_change(row, actor, Change.Action.DELETE, {"paths": sorted(chosen.values())}).number
+        number = _new_change(row, actor, Change.Action.DELETE, {"paths": sorted(chosen.values())})
         Asset.objects.filter(pk__in=chosen).update(until=number)
     return number
 
@@ -176,11 +178,11 @@ def put_aside(repo: Repo, path: str, content: Bytes, actor: str, expires_at: dat
 
     def insert() -> None:
         with transaction.atomic():
-            blob = _lock_blobs([content])[content.sha256]
+            blob_id = _lock_blobs([content])[content.sha256]
             Aside.objects.update_or_create(
                 repository_id=repo.id,
                 path_key=repo.format.path_key(path),
-                defaults={"blob": blob, "actor": actor, "expires_at": expires_at},
+                defaults={"blob_id": blob_id, "actor": actor, "expires_at": expires_at},
             )
 
     _with_durable_bytes([content], insert)
@@ -244,7 +246,7 @@ def _with_durable_bytes(contents: list[Bytes], insert: Any) -> Any:
         except Problem:
             _delete_unused(contents)
             raise
-        _delete_unused(contents)
+        _delete_unused([content for content in contents if not content.taken])
         _add_digests(contents)
         return result
     raise Unavailable("the same bytes were being removed again and again; try again", rule="blob.live")
@@ -252,7 +254,8 @@ def _with_durable_bytes(contents: list[Bytes], insert: Any) -> Any:
 
 def _store_what_is_missing(contents: list[Bytes]) -> None:
     wanted = {content.sha256: content for content in contents}
-    live = set(Blob.objects.filter(sha256__in=wanted, state=Blob.State.LIVE).values_list("sha256", flat=True))
+    clause, digests = database.among("sha256", list(wanted))
+    live = {sha256 for (sha256,) in database.rows(f"SELECT sha256 FROM repos_blob WHERE state = 'live' AND {clause}", digests)}
     database.release()
     for sha256, content in wanted.items():
         if sha256 not in live:
@@ -261,37 +264,40 @@ def _store_what_is_missing(contents: list[Bytes]) -> None:
 
 def _delete_unused(contents: list[Bytes]) -> None:
     """What cannot be deleted is left to gc: the commit has happened, or has been refused, all the same."""
-    keys = {content.key for content in contents if content.key}
+    keys = [content.key for content in contents if content.key]
     if not keys:
         return
     try:
-        for key in keys - set(Blob.objects.filter(key__in=keys).values_list("key", flat=True)):
+        for key in set(keys) - set(Blob.objects.filter(key__in=keys).values_list("key", flat=True)):
             store().delete(key)
     except (OSError, DatabaseError):
         log.exception("bytes that no row names could not be deleted")
 
 
-def _lock_blobs(contents: Sequence[Bytes]) -> dict[str, Blob]:
-    """The live blob rows of `contents` by digest, made where missing, locked against a sweep in the order of their ids."""
+def _lock_blobs(contents: Sequence[Bytes]) -> dict[str, int]:
+    """The live blob rows of `contents`, by digest their ids; made where missing, locked against a sweep in that order."""
     durable = {content.sha256: content for content in contents if content.key}
-    moment = database.now()
-    Blob.objects.bulk_create(
-        [
-            Blob(sha256=sha256, size=content.size, key=content.key, digests=content.digests, created_at=moment)
-            for sha256, content in sorted(durable.items())
-        ],
-        ignore_conflicts=True,
+    if durable:
+        moment = database.parameter(database.now())
+        database.insert("repos_blob", [_blob(durable[sha256], moment) for sha256 in sorted(durable)], or_nothing=True)
+    wanted = sorted({content.sha256 for content in contents})
+    clause, digests = database.among("sha256", wanted)
+    found = database.rows(
+        f"SELECT sha256, id, key FROM repos_blob WHERE state = 'live' AND {clause} ORDER BY id {database.share_lock()}", digests
     )
-    digests = sorted({content.sha256 for content in contents})
-    rows = Blob.objects.raw(
-        f"SELECT * FROM repos_blob WHERE state = 'live' AND sha256 IN ({', '.join(['%s'] * len(digests))}) "
-        f"ORDER BY id {database.share_lock()}",
-        digests,
-    )
-    blobs = {blob.sha256: blob for blob in rows}
-    if len(blobs) < len(digests):
+    if len(found) < len(wanted):
         raise _Gone
-    return blobs
+    keys = {sha256: key for sha256, _, key in found}
+    for content in contents:
+        content.taken = content.key == keys[content.sha256]
+    return {sha256: number for sha256, number, _ in found}
+
+
+def _blob(content: Bytes, moment: Any) -> dict[str, Any]:
+    return {
+        "sha256": content.sha256, "size": content.size, "key": content.key, "state": Blob.State.LIVE,
+        "digests": database.document(content.digests), "created_at": moment,
+    }  # fmt: skip
 
 
 def _add_digests(contents: Iterable[Bytes]) -> None:
@@ -325,7 +331,7 @@ def _insert(commits: list[Commit], action: str) -> dict[int, Outcome | Problem]:
 
 
 def _insert_into(
-    row: Repository, repo: Repo, commits: list[Commit], blobs: dict[str, Blob], action: str
+    row: Repository, repo: Repo, commits: list[Commit], blobs: dict[str, int], action: str
 ) -> dict[int, Outcome | Problem]:
     standing = _standing(repo, commits)
     outcomes: dict[int, Outcome | Problem] = {}
@@ -350,11 +356,12 @@ def _insert_into(
             commit.ends()
         outcomes[id(commit)] = Outcome(row.head + bool(added), bool(news))
     if added:
-        change = _new_change(row, actor, action, {})
-        Asset.objects.filter(pk__in=[asset.pk for asset in replaced]).update(until=change.number)
-        Asset.objects.bulk_create([_asset(repo, new, blobs, change.number) for new in added.values()])
-        Description.objects.bulk_create(_descriptions(repo, added.values(), blobs), ignore_conflicts=True)
-        Reference.objects.bulk_create(_references(added.values(), blobs), ignore_conflicts=True, batch_size=BATCH)
+        number = _new_change(row, actor, action, {})
+        if replaced:
+            Asset.objects.filter(pk__in=[asset.pk for asset in replaced]).update(until=number)
+        database.insert("repos_asset", [_asset(repo, new, blobs, number) for new in added.values()])
+        database.insert("repos_description", _descriptions(repo, added.values(), blobs), or_nothing=True)
+        database.insert("repos_reference", _references(added.values(), blobs), or_nothing=True)
     _remember_freshness([commit for commit in commits if isinstance(outcomes[id(commit)], Outcome)])
     return outcomes
 
@@ -426,36 +433,29 @@ def _check_replaceable(commit: Commit, now: Asset, new: New) -> None:
         )
 
 
-def _asset(repo: Repo, new: New, blobs: dict[str, Blob], number: int) -> Asset:
-    return Asset(
-        repository_id=repo.id,
-        path=new.path,
-        path_key=repo.format.path_key(new.path),
-        blob=blobs[new.bytes.sha256],
-        media_type=new.described.media_type,
-        package=new.described.package,
-        version=new.described.version,
-        since=number,
-    )
+def _asset(repo: Repo, new: New, blobs: dict[str, int], number: int) -> dict[str, Any]:
+    return {
+        "repository_id": repo.id, "path": new.path, "path_key": repo.format.path_key(new.path),
+        "blob_id": blobs[new.bytes.sha256], "media_type": new.described.media_type,
+        "package": new.described.package, "version": new.described.version, "labels": database.document({}),
+        "since": number,
+    }  # fmt: skip
 
 
-def _descriptions(repo: Repo, news: Iterable[New], blobs: dict[str, Blob]) -> list[Description]:
+def _descriptions(repo: Repo, news: Iterable[New], blobs: dict[str, int]) -> list[dict[str, Any]]:
     return [
-        Description(
-            blob=blobs[new.bytes.sha256], format=repo.format.key, path_class=new.described.path_class, data=new.described.data
-        )
+        {
+            "blob_id": blobs[new.bytes.sha256], "format": repo.format.key, "path_class": new.described.path_class,
+            "data": database.document(new.described.data),
+        }
         for new in news
         if new.described.data
-    ]
+    ]  # fmt: skip
 
 
-def _references(news: Iterable[New], blobs: dict[str, Blob]) -> list[Reference]:
-    found = {
-        (new.bytes.sha256, digest, kind): Reference(blob=blobs[new.bytes.sha256], digest=digest, kind=kind)
-        for new in news
-        for digest, kind in new.described.references
-    }
-    return list(found.values())
+def _references(news: Iterable[New], blobs: dict[str, int]) -> list[dict[str, Any]]:
+    found = {(blobs[new.bytes.sha256], *one) for new in news for one in new.described.references}
+    return [{"blob_id": number, "digest": digest, "kind": kind} for number, digest, kind in sorted(found)]
 
 
 def remember_freshness(freshness: Freshness, fence: str) -> None:
@@ -488,21 +488,26 @@ def _remember_freshness(commits: list[Commit]) -> None:
 
 
 def _lock_repository(repo: Repo) -> Repository:
-    row = Repository.objects.select_for_update().filter(pk=repo.id).first()
+    row = Repository.objects.select_for_update().filter(pk=repo.id).only("head", "changed_at").first()
     if row is None:
         raise NotFound(f"repository {repo.key} is no more")
     return row
 
 
-def _new_change(row: Repository, actor: str, action: str, detail: dict[str, Any]) -> Change:
-    """Raise the head of the locked `row` by one and insert the Change that has this number."""
+def _new_change(row: Repository, actor: str, action: str, detail: dict[str, Any]) -> int:
+    """Raise the head of the locked `row` by one and insert the Change that has this number, which is returned."""
     moment = database.now()
     row.head += 1
     row.changed_at = max(moment, row.changed_at) if row.changed_at else moment
-    Repository.objects.filter(pk=row.pk).update(head=F("head") + 1, changed_at=row.changed_at)
-    return Change.objects.create(
-        repository_id=row.pk, number=row.head, at=row.changed_at, actor=actor, action=action, detail=detail
-    )
+    at = database.parameter(row.changed_at)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE repos_repository SET head = %s, changed_at = %s WHERE id = %s", [row.head, at, row.pk])
+    change = {
+        "repository_id": row.pk, "number": row.head, "at": at, "actor": actor, "origin": "", "action": action,
+        "detail": database.document(detail),
+    }  # fmt: skip
+    database.insert("repos_change", [change])
+    return row.head
 
 
 class _Group:
