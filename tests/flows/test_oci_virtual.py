@@ -265,3 +265,17 @@ def test_a_virtual_repository_without_deploy_to_takes_nothing(world):
     url = f"/v2/{world.key}-read/team/app/manifests/v1"
     answer = world.server.request("PUT", url, index("x"), {"Content-Type": oci.INDEX}, user=ADMIN)
     assert answer.status == 405 and codes(answer) == ["UNSUPPORTED"]
+
+
+def test_the_catalogue_of_a_virtual_repository_names_each_image_once_and_only_what_may_be_read(world):
+    world.push("team/app", "v1", index("app"))
+    world.push("team/hidden", "v1", index("hidden"), "secret")
+    world.first.push("far/app", "v1", index("far"))
+    assert world.get("far/app/manifests/v1").status == 200
+
+    def names(user: tuple[str, str]) -> list[str]:
+        answer = world.server.request("GET", "/v2/_catalog?n=1000", user=user)
+        return [name for name in json.loads(answer.body)["repositories"] if name.startswith(f"{world.key}/")]
+
+    assert names(("reader", PASSWORD)) == [f"{world.key}/far/app", f"{world.key}/team/app"]
+    assert names(("owner", PASSWORD)) == [f"{world.key}/{name}" for name in ("far/app", "team/app", "team/hidden")]

@@ -156,10 +156,12 @@ def _images(who: Caller, repo: Repo, last: str) -> Iterator[str]:
     """The images after `last` that the caller may read in a repository: by its own key, and by that of a member that has them."""
     if not who.rights.allows(READ, repo.key):
         return
-    members = [
-        (image for image in _standing(member, last) if who.rights.allows(READ, member.key, image)) for member in repo.answering
-    ]
+    members = (_readable(who, member, last) for member in repo.answering)
     yield from (image for image, _ in groupby(merge(*members)) if who.rights.allows(READ, repo.key, image))
+
+
+def _readable(who: Caller, repo: Repo, last: str) -> Iterator[str]:
+    return (image for image in _standing(repo, last) if who.rights.allows(READ, repo.key, image))
 
 
 IMAGES = """
