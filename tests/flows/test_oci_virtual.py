@@ -169,6 +169,26 @@ def test_a_digest_is_pulled_from_whichever_member_has_it(world):
         assert pulled(world.get(f"team/app/{path}"), content)
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_digest_is_had_of_a_later_member_while_an_earlier_one_is_out(world, cached):
+    """Nothing else can have it; by a tag the earlier one might have something else."""
+    world.second.push("team/app", "v1", image(), CONFIG, LAYER)
+    paths = {f"team/app/manifests/{oci.digest(image())}": image(), f"team/app/blobs/{oci.digest(LAYER)}": LAYER}
+    for path in paths if cached else ():
+        assert world.get(path, "second").status == 200
+    with world.first.down():
+        for path, content in paths.items():
+            assert pulled(world.get(path), content)
+        tagged = world.get("team/app/manifests/v1")
+        assert tagged.status in (502, 503) and codes(tagged)
+
+
+def test_a_digest_that_an_earlier_member_could_not_be_asked_for_is_not_called_missing(world):
+    with world.first.down():
+        answer = world.get(f"team/app/blobs/{oci.digest(LAYER)}")
+    assert answer.status in (502, 503) and codes(answer) != ["BLOB_UNKNOWN"]
+
+
 def test_what_one_registry_denies_another_may_have(world):
     world.first.always = denying(403)
     world.second.push("team/app", "v1", image())
