@@ -360,7 +360,8 @@ class Fill:
 
         Not what is sent in one piece, nor where a cached answer could be served stale if these bytes turn out to be wrong.
         """
-        if not expected or (answer.length or 0) <= CHUNK or self.asset is not None:
+        known = expected and (answer.length or 0) > CHUNK and self.repo.format.sent_at_once(self.path)
+        if not known or self.asset is not None:
             return
         with self._changed:
             self.size, self.sha256 = answer.length or 0, expected

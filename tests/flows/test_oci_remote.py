@@ -332,6 +332,18 @@ def test_a_manifest_that_is_none_is_the_registrys_failure(world, remote):
     assert world.counts() == before
 
 
+def test_the_first_who_pulls_a_large_manifest_is_told_what_it_is_like_all_others(remote):
+    """Larger than what is sent on while it is being fetched."""
+    large = oci.index(text="x" * (2 * CHUNK))
+    for tag in ("by-tag", "by-digest"):
+        digest = remote.registry.push(f"team/{tag}", "v1", large)
+        path = f"team/{tag}/manifests/{'v1' if tag == 'by-tag' else digest}"
+        for _ in range(2):
+            answer = remote.get(path)
+            assert pulled(answer, large)
+            assert answer.headers["Content-Type"] == oci.INDEX and answer.headers["Docker-Content-Digest"] == digest
+
+
 def test_an_index_is_had_though_none_of_its_images_is_and_each_of_them_when_it_is_asked_for(remote):
     registry = remote.registry
     children = [image("amd64"), image("arm64")]

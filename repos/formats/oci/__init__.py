@@ -58,6 +58,10 @@ class Oci(Format):
             return ()
         return (f"{parts.image}/manifests/sha256:{sha256}",)
 
+    def sent_at_once(self, path: str) -> bool:
+        """A manifest's first client needs its media type, which is sure at the end."""
+        return "/blobs/" in path
+
     def describe(self, path: str, open_blob: OpenBlob, *, published: bool, media_type: str = "") -> Described:
         parts = parse.split(path)
         if parts is None:
