@@ -697,3 +697,34 @@ def test_a_registry_that_wants_to_be_left_alone_is_answered_for_by_its_mirror(re
     stranger.push("team/app", "v1", image())
     assert pulled(remote.get("team/app/manifests/v1"), image())
     assert len(remote.registry.asked_for) == 1
+
+
+@pytest.fixture
+def two(remote, stranger) -> Remote:
+    """A repository that stands for two registries, as containerd names them."""
+    options = {"folder": "first.example"}
+    remote.configure({"url": stranger.url, "folder": "second.example_5000"}, **options)
+    remote.registry.push("library/debian", "12", image("first"))
+    stranger.push("team/app", "v1", image("second"), CONFIG, LAYER)
+    return remote
+
+
+def test_containerd_says_by_ns_which_registry_it_means(two, stranger):
+    """As it does with one mirror for all registries."""
+    assert pulled(two.get("library/debian/manifests/12?ns=first.example"), image("first"))
+    assert pulled(two.get("team/app/manifests/v1?ns=second.example:5000"), image("second"))
+    assert pulled(two.get(f"team/app/blobs/{oci.digest(LAYER)}?ns=second.example%3A5000"), LAYER)
+    assert two.get("team/app/manifests/v1?ns=first.example").status == 404
+    assert all(line.split()[1].startswith("/v2/team/app/") for line in stranger.lines())
+
+
+@pytest.mark.parametrize("namespace", ["", "unknown.example", "..", "first.example/library", "%00", "second.example"])
+def test_a_registry_that_the_repository_does_not_stand_for_is_not_here(two, stranger, namespace):
+    answer = two.get(f"library/debian/manifests/12?ns={namespace}")
+    assert answer.status == 404 and codes(answer) == ["MANIFEST_UNKNOWN"]
+    assert two.registry.asked_for == [] and stranger.asked_for == []
+
+
+def test_the_folder_of_a_registry_is_a_part_of_the_images_name_too(two):
+    assert pulled(two.get("first.example/library/debian/manifests/12"), image("first"))
+    assert pulled(two.get("first.example/debian/manifests/12"), image("first"))

@@ -80,8 +80,11 @@ class Oci(Format):
         return described(parts, parse.parse_manifest(content, plain))
 
     def asked_for(self, repo: Repo, path: str, query: Mapping[str, str]) -> str:
-        """containerd says by `ns` which registry it means; where an upstream stands for that one, the path begins with it."""
-        namespace = query.get("ns", "")
+        """containerd says by `ns` which registry it means; where an upstream stands for that one, the path begins with it.
+
+        A port follows an underscore there, since no part of an image's name has a colon.
+        """
+        namespace = query.get("ns", "").replace(":", "_")
         folders = {source.folder for one in repo.answering for source in one.upstreams}
         return f"{namespace}/{path}" if namespace and namespace in folders else path
 
