@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.conf import settings
 
+from registry.server import certificate_files
 from repos.blobs import CHUNK
 from tests.parts import oci
 from tests.parts.api import ADMIN
@@ -155,6 +159,9 @@ HOSTILE_REALMS = [
     'Bearer realm="http://{host}#@{own}/token"',
     'Bearer realm="ftp://{host}/token"',
     'Bearer realm="file:///etc/passwd"',
+    'Bearer realm="http://[::/token"',
+    'Bearer realm="http://{host}:99999/token"',
+    'Bearer realm="http://{host}:x/token"',
     'Bearer realm="http:///token"',
     'Bearer realm=""',
     "Bearer",
@@ -194,6 +201,24 @@ def test_a_token_service_inside_is_not_asked_though_the_registry_names_it(remote
     remote.registry.always = challenging('Bearer realm="http://127.0.0.2:9/token"')
     answer = remote.get("team/app/manifests/v1")
     assert answer.status == 502 and "egress.address" in answer.reason
+
+
+def test_a_token_service_by_plain_http_is_refused_to_a_registry_by_https(world, tmp_path, stranger):
+    certificate, key = certificate_files(replace(settings.ENTREPOT, tls="self", data=tmp_path))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    secure = Remote(world, Registry(context), "secure")
+    try:
+        secure.configure(ca=str(certificate), **SIGNED_IN)
+        secure.registry.push("team/app", "v1", image())
+        assert pulled(secure.get("team/app/manifests/v1"), image())
+        for realm in (f"{stranger.url}/token", stranger.url.replace("http", "HTTP") + "/token"):
+            secure.registry.always = challenging(f'Bearer realm="{realm}",service="x"')
+            answer = secure.get("team/other/manifests/v1")
+            assert answer.status == 502 and "plain http" in answer.reason
+        assert stranger.connections == 0
+    finally:
+        secure.registry.stop()
 
 
 # Names of one part
@@ -728,3 +753,26 @@ def test_a_registry_that_the_repository_does_not_stand_for_is_not_here(two, stra
 def test_the_folder_of_a_registry_is_a_part_of_the_images_name_too(two):
     assert pulled(two.get("first.example/library/debian/manifests/12"), image("first"))
     assert pulled(two.get("first.example/debian/manifests/12"), image("first"))
+
+
+@pytest.mark.parametrize("suffix", ["/corp/mirror", "/v2/corp/mirror", "/v2/corp/mirror/", "/v2corp/mirror"])
+def test_an_upstreams_own_path_is_where_its_names_begin(remote, suffix):
+    """So that a repository of another Entrepot is an upstream, by the path that its clients use."""
+    registry, name = remote.registry, suffix.removeprefix("/v2/").strip("/")
+    registry.tokens = Tokens(registry.url)
+    registry.push(f"{name}/team/app", "v1", image(), CONFIG, LAYER)
+    registry.push(f"{name}/library/debian", "12", image())
+    remote.configure(url=registry.url + suffix)
+    assert pulled(remote.get("team/app/manifests/v1"), image())
+    assert pulled(remote.get("debian/manifests/12"), image())
+    assert pulled(remote.get(f"team/app/blobs/{oci.digest(LAYER)}"), LAYER)
+    assert tags(remote.get("team/app/tags/list")) == ["v1"]
+
+
+def test_a_challenge_without_a_scope_is_met_with_that_of_the_image_as_the_registry_names_it(remote):
+    registry = remote.registry
+    registry.tokens = Tokens(registry.url)
+    registry.tokens.scoped = False
+    registry.push("corp/team/app", "v1", image())
+    remote.configure(url=f"{registry.url}/corp")
+    assert pulled(remote.get("team/app/manifests/v1"), image())

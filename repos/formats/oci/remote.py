@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from problems import UpstreamDenied, UpstreamFailed
 from repos import rows, upstream
@@ -194,7 +194,7 @@ class _Registry:
         match = re.search(r"<([^<>]+)>\s*;\s*rel=\"?next\"?", link)
         if match is None:
             return None
-        following = urljoin(url, match[1])
+        following = upstream.led_to(url, match[1])
         if origin(following) != origin(self._source.url):
             raise UpstreamFailed("the upstream's list goes on at another host", rule="upstream.redirect")
         return following
@@ -206,10 +206,14 @@ class _Registry:
         return ", ".join(dict.fromkeys((*parse.MEDIA_TYPES, *filter(None, map(str.strip, self._question.accept.split(","))))))
 
     def _url(self, path: str) -> str:
-        """The URL's own path is where the registry's names begin for us."""
         parts = urlsplit(self._source.url)
-        prefix = parts.path.removeprefix("/v2").strip("/")
-        return f"{parts.scheme}://{parts.netloc}/v2/{prefix}{'/' if prefix else ''}{path}"
+        return f"{parts.scheme}://{parts.netloc}/v2/{self._prefix}{path}"
+
+    @property
+    def _prefix(self) -> str:
+        """What the registry's names begin with for us: the URL's own path, with or without the API's."""
+        path = re.sub("^/v2(?=/|$)", "", urlsplit(self._source.url).path).strip("/")
+        return f"{path}/" if path else ""
 
     def _ask(self, method: str, path: str, name: str, headers: Mapping[str, str]) -> Answer:
         return self._ask_url(method, self._url(path), name, headers)
@@ -233,8 +237,8 @@ class _Registry:
         if not re.match(r"\s*bearer\s", challenge, re.IGNORECASE):
             return None
         words = {key.lower(): value for key, value in re.findall(r'([a-zA-Z]+)="([^"]*)"', challenge)}
-        realm = urljoin(self._source.url, words.get("realm", ""))
-        query = {"service": words.get("service", ""), "scope": words.get("scope") or f"repository:{name}:pull"}
+        realm = upstream.led_to(self._source.url, words.get("realm", ""))
+        query = {"service": words.get("service", ""), "scope": words.get("scope") or f"repository:{self._prefix}{name}:pull"}
         url = f"{realm}{'&' if '?' in realm else '?'}{urlencode({key: value for key, value in query.items() if value})}"
         answer = upstream.ask(self._token_service(realm), url, {"Accept": "application/json"})
         self._question.heard()
@@ -253,8 +257,6 @@ class _Registry:
 
     def _token_service(self, realm: str) -> Upstream:
         """Whom to ask there as: with the credentials where it is the registry's own address or the one that is configured."""
-        if not realm.startswith(("http://", "https://")) or (self._source.url.startswith("https:") and realm.startswith("http:")):
-            raise UpstreamFailed("the upstream names a token service that is no https address", rule="upstream.auth")
         if self._source.auth and origin(realm) == origin(self._source.auth):
             return replace(self._source, url=self._source.auth)
         if origin(realm) != origin(self._source.url) and self._source.username:
