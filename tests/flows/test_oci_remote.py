@@ -605,6 +605,34 @@ def listing(content: bytes, link: str = "") -> Callable[[Handler], None]:
     return lambda handler: handler.answer(200, content, {"Link": link} if link else {})
 
 
+def endless(handler: Handler) -> None:
+    """Another page each time, with the same tags on it."""
+    page = int(handler.path.rpartition("=")[2])
+    handler.answer(200, b'{"tags":["v1"]}', {"Link": f'</v2/team/app/tags/list?n={page + 1}>; rel="next"'})
+
+
+HOSTILE_LISTS = {
+    "no JSON": listing(b"<html></html>"),
+    "no object": listing(b"[]"),
+    "a text for a list": listing(b'{"tags":"abc"}'),
+    "a number for a list": listing(b'{"tags":5}'),
+    "an object for a list": listing(b'{"tags":{"a":1}}'),
+    "too deep": listing(b'{"tags":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "more on a page than anybody has": listing(b'{"tags":["' + b'a","' * 5_000_000 + b'"]}'),
+    "pages without end": endless,
+    "a page that cannot be read": listing(b'{"tags":["v1"]}', '<http://[::/x>; rel="next"'),
+    "a page that is a file": listing(b'{"tags":["v1"]}', '<file:///etc/passwd>; rel="next"'),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_LISTS)
+def test_a_list_that_is_none_or_has_no_end_is_the_registrys_failure(remote, name):
+    remote.registry.always = HOSTILE_LISTS[name]
+    answer = remote.get("team/app/tags/list")
+    assert answer.status == 502 and "log tells" not in answer.reason
+    assert len(remote.registry.asked_for) < 2000
+
+
 def test_a_list_that_leads_back_to_itself_ends_there(remote):
     remote.registry.always = listing(b'{"tags":["v1"]}', '</v2/team/app/tags/list?n=1000>; rel="next"')
     assert tags(remote.get("team/app/tags/list")) == ["v1"]

@@ -29,9 +29,10 @@ from repos.format import Question
 from repos.formats.oci import parse
 from repos.upstream import Answer, origin
 
-LARGEST_PAGE = 16 * 1024 * 1024
-LARGEST_TOKEN = 64 * 1024
+LARGEST_PAGE, LARGEST_LIST = 16 * 1024 * 1024, 64 * 1024 * 1024
+MOST_PAGES = 1000
 MOST_TAGS = 1_000_000
+LARGEST_TOKEN = 64 * 1024
 PAGE = 1000
 """Tags that are asked for at once."""
 USUAL_LIFE, MARGIN, MOST_TOKENS = 60, 10, 1000
@@ -147,6 +148,8 @@ class _Registry:
             if page is None:
                 return answer
             tags = page.get("tags") or []
+            if not isinstance(tags, list):
+                raise UpstreamFailed("the upstream sent tags that are no list", rule="upstream.malformed")
             found |= {tag for tag in tags if isinstance(tag, str) and re.fullmatch(parse.TAG, tag)}
             if len(found) > MOST_TAGS:
                 raise UpstreamFailed(f"the upstream lists more than {MOST_TAGS} tags", rule="upstream.malformed")
@@ -180,14 +183,19 @@ class _Registry:
     def _pages(self, path: str, name: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, dict[str, Any] | None]]:
         """JSON objects that are linked by `next` (RFC 8288), on the registry itself; None where the answer is not 200."""
         seen = set()
+        left = LARGEST_LIST
         url: str | None = self._url(path)
         while url is not None and url not in seen:
             seen.add(url)
+            if len(seen) > MOST_PAGES:
+                raise UpstreamFailed(f"the upstream's list has more than {MOST_PAGES} pages", rule="upstream.malformed")
             answer = self._ask_url("GET", url, name, headers)
             if answer.status != 200:
                 yield answer, None
                 return
-            yield answer, _read_object(answer, LARGEST_PAGE)
+            content = _read(answer, min(left, LARGEST_PAGE))
+            left -= len(content)
+            yield answer, _object(content)
             url = self._next(url, answer.headers.get("link", ""))
 
     def _next(self, url: str, link: str) -> str | None:
@@ -247,7 +255,7 @@ class _Registry:
             raise UpstreamFailed(
                 f"the upstream's token service answered {answer.status}; check the upstream's credentials", rule="upstream.auth"
             )
-        said = _read_object(answer, LARGEST_TOKEN)
+        said = _object(_read(answer, LARGEST_TOKEN))
         token = said.get("token") or said.get("access_token")
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]{1,16384}", token):
             raise UpstreamFailed("the upstream's token service gave no token", rule="upstream.auth")
@@ -268,13 +276,17 @@ def _bearer(token: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _read_object(answer: Answer, largest: int) -> dict[str, Any]:
+def _read(answer: Answer, largest: int) -> bytes:
     content = b""
     for chunk in answer.chunks():
         content += chunk
         if len(content) > largest:
             answer.discard()
-            raise UpstreamFailed(f"the upstream sent a list of more than {largest} bytes", rule="upstream.malformed")
+            raise UpstreamFailed("the upstream sent a list that is larger than any", rule="upstream.malformed")
+    return content
+
+
+def _object(content: bytes) -> dict[str, Any]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
