@@ -346,6 +346,33 @@ def test_a_tag_that_is_gone_is_missing_and_what_it_named_is_not(remote):
     assert pulled(remote.get(f"team/app/manifests/{digest}"), image())
 
 
+LIES = {
+    "HEAD names other bytes": lambda registry, digest: {
+        f"/v2/team/app/manifests/{digest}": lambda handler: handler.answer(200, image("evil"), {"Content-Type": oci.MANIFEST})
+    },
+    "GET of the tag states the digest of other bytes": lambda registry, digest: {
+        "/v2/team/app/manifests/v1": lambda handler: (
+            handler.answer(405, b"")
+            if handler.command == "HEAD"
+            else handler.answer(200, image("evil"), {"Content-Type": oci.MANIFEST, "Docker-Content-Digest": digest})
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_digest_that_lies_is_never_served(world, remote, name):
+    """Nor kept, by the tag or by either digest; when the registry tells the truth it is."""
+    registry = remote.registry
+    digest = registry.push("team/app", "v1", image())
+    before = world.counts()
+    registry.routes |= LIES[name](registry, digest)
+    assert remote.get("team/app/manifests/v1").status == 502
+    assert world.counts() == before
+    registry.routes.clear()
+    assert pulled(remote.get("team/app/manifests/v1"), image())
+
+
 def test_a_manifest_that_is_none_is_the_registrys_failure(world, remote):
     registry = remote.registry
     before = world.counts()

@@ -40,6 +40,7 @@ USUAL_LIFE, MARGIN, MOST_TOKENS = 60, 10, 1000
 DENIED = (401, 403)
 FINAL = (404, 429, 502, 503, 504, *DENIED)
 """Statuses of HEAD after which GET need not be tried."""
+SHA256 = "sha256:[0-9a-f]{64}"
 EMPTY_INDEX = {"schemaVersion": 2, "mediaType": parse.OCI_INDEX, "manifests": []}
 
 
@@ -120,17 +121,15 @@ class _Registry:
         digest = head.headers.get("docker-content-digest", "")
         if head.status in FINAL:
             return head
-        if head.status != 200 or not re.fullmatch("sha256:[0-9a-f]{64}", digest):
-            return self._ask("GET", path, name, headers)
+        if head.status != 200 or not re.fullmatch(SHA256, digest):
+            answer = self._ask("GET", path, name, headers)
+            return _stating(answer, answer.headers.get("docker-content-digest", ""))
         if digest == f"sha256:{self._question.standing}":
             return _Said(304, head.headers)
         standing = self._standing(digest)
         if standing is not None:
             return standing
-        answer = self._ask("GET", f"{name}/manifests/{digest}", name, headers)
-        if not isinstance(answer, upstream.HttpAnswer):
-            return answer
-        return replace(answer, headers={**answer.headers, "x-checksum-sha256": digest.removeprefix("sha256:")})
+        return _stating(self._ask("GET", f"{name}/manifests/{digest}", name, headers), digest)
 
     def _standing(self, digest: str) -> Answer | None:
         """The manifest of this digest, where it was fetched before."""
@@ -274,6 +273,13 @@ class _Registry:
 
 def _bearer(token: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _stating(answer: Answer, digest: str) -> Answer:
+    """An answer whose bytes must have the digest that the registry tells, where that is one by SHA-256."""
+    if not re.fullmatch(SHA256, digest):
+        return answer
+    return replace(answer, headers={**answer.headers, "x-checksum-sha256": digest.removeprefix("sha256:")})
 
 
 def _read(answer: Answer, largest: int) -> bytes:
