@@ -116,6 +116,21 @@ def test_each_image_has_a_token_of_its_own(remote):
     assert list(registry.tokens.given.values()) == [["repository:team/one:pull"], ["repository:team/two:pull"]]
 
 
+def test_a_token_service_at_another_origin_gets_no_credentials_unless_it_is_named(remote, service):
+    """The refusal says by which setting it may have them."""
+    registry = remote.registry
+    registry.tokens = service.tokens
+    registry.push("team/app", "v1", image())
+    remote.configure(**SIGNED_IN)
+    refused = remote.get("team/app/manifests/v1")
+    assert refused.status == 403 and codes(refused) == ["DENIED"]
+    assert "auth" in refused.reason and service.url in refused.reason
+    assert service.asked_for and not seen_by(service)
+    remote.configure(**SIGNED_IN, auth=service.url)
+    assert pulled(remote.get("team/app/manifests/v1"), image())
+    assert set(seen_by(service)) == {basic(*LOGIN)}
+
+
 def test_a_token_service_at_another_origin_that_wants_no_credentials_sees_none(remote, service):
     registry = remote.registry
     service.tokens.login = None
@@ -251,6 +266,23 @@ def test_a_name_of_one_part_that_the_registry_has_is_its_own(remote):
 def test_a_name_of_several_parts_is_never_looked_for_under_library(remote):
     assert remote.get("team/tool/manifests/v1").status == 404
     assert not remote.registry.lines("library")
+
+
+def test_what_the_registry_denies_by_its_own_name_is_not_called_missing_for_library_has_none(remote):
+    registry = remote.registry
+    registry.routes["/v2/tool/manifests/v1"] = 403
+    answer = remote.get("tool/manifests/v1")
+    assert answer.status == 403 and codes(answer) == ["DENIED"] and "upstream" in answer.reason
+
+
+def test_referrers_of_an_image_under_library_are_found_there(remote):
+    """Though every registry says of any name at all that nothing refers to it."""
+    registry = remote.registry
+    subject = registry.push("library/debian", "12", image())
+    signature = oci.manifest(b"{}", subject=oci.descriptor(image(), oci.MANIFEST))
+    registry.push("library/debian", subject.replace(":", "-"), oci.index(signature))
+    answer = remote.get(f"debian/referrers/{subject}")
+    assert [one["digest"] for one in json.loads(answer.body)["manifests"]] == [oci.digest(signature)]
 
 
 # Tags
@@ -420,6 +452,9 @@ def busy(status: int = 429) -> Callable[[Handler], None]:
 BUSY = {
     "the registry": lambda registry: {f"/v2/team/{name}/manifests/v1": busy() for name in ("cached", "other")},
     "the registry, with a 503": lambda registry: {f"/v2/team/{name}/manifests/v1": busy(503) for name in ("cached", "other")},
+    "its token service": lambda registry: {
+        f"/token?service=scripted&scope=repository%3Ateam%2F{name}%3Apull": busy() for name in ("cached", "other")
+    },
 }
 
 
@@ -483,6 +518,24 @@ def test_in_an_outage_a_cached_tag_is_served_stale_digests_as_ever_and_nothing_i
         assert (answer.status in (403, 502, 503, 504) and codes(answer)) or "Warning" in answer.headers, path
 
 
+@pytest.mark.parametrize("name", ["down", "silence", "a cut connection", "a page of HTML"])
+def test_an_outage_of_the_token_service_is_one_of_the_registry(remote, service, name):
+    registry = remote.registry
+    service.tokens.login, service.tokens.lifetime = None, 10
+    registry.tokens = service.tokens
+    digest = registry.push("team/app", "v1", image())
+    assert pulled(remote.get("team/app/manifests/v1"), image())
+    service.always = OUT[name]
+    stale = remote.get("team/app/manifests/v1")
+    assert pulled(stale, image()) and stale.headers["Warning"].startswith("110")
+    assert pulled(remote.get(f"team/app/manifests/{digest}"), image())
+    for path in ("team/app/manifests/v2", "team/other/manifests/v1", f"team/app/blobs/{NOBODY}", "team/app/tags/list"):
+        assert remote.get(path).status in (502, 503, 504), path
+    service.always = None
+    Upstream.asked_again(lambda: remote.get("team/app/tags/list"))
+    assert tags(remote.get("team/app/tags/list")) == ["v1"]
+
+
 def test_where_nobody_listens_any_more_what_is_cached_is_served(remote):
     registry = remote.registry
     digest = registry.push("team/app", "v1", image())
@@ -508,6 +561,16 @@ def test_what_the_registry_denies_is_told_as_a_denial(remote, status):
         answer = remote.get(path)
         assert answer.status == 403 and codes(answer) == ["DENIED"]
         assert f"the upstream answered {status}" in json.loads(answer.body)["errors"][0]["message"]
+
+
+def test_credentials_that_the_token_service_refuses_are_told_as_such(remote):
+    registry = remote.registry
+    remote.configure(username="us", password="an old one")
+    registry.tokens = Tokens(registry.url, LOGIN)
+    registry.push("team/app", "v1", image())
+    answer = remote.get("team/app/manifests/v1")
+    assert answer.status == 502 and "credentials" in answer.reason
+    assert "an old one" not in answer.reason
 
 
 # Layers

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from problems import UpstreamDenied, UpstreamFailed
-from repos import rows, upstream
+from repos import circuit, rows, upstream
 from repos.blobs.stores import store
 from repos.catalogue import Upstream
 from repos.format import Question
@@ -53,7 +53,8 @@ def ask(source: Upstream, question: Question) -> Answer:
     if parts.kind == "tags":
         return registry.of_any_name(parts, registry.tags)
     if parts.kind == "referrers":
-        return registry.of_any_name(parts, registry.referrers)
+        answer = registry.of_any_name(parts, registry.referrers)
+        return _document(EMPTY_INDEX, parse.OCI_INDEX) if answer.status == 404 else answer
     if parts.kind == "manifests" and not parts.by_digest:
         return registry.of_any_name(parts, registry.tag)
     return registry.of_any_name(parts, registry.get)
@@ -84,21 +85,26 @@ class _Registry:
         self._source = source
         self._question = question
         self._withheld = ""
-        self._known = False  # whether we have shown a token: a 401 is no failure to sign in then
+        self._known = False  # whether its token service was asked: a 401 is about this image then, and no failure to sign in
 
     def of_any_name(self, parts: parse.Path, ask: Any) -> Answer:
-        """The first answer under one of the image's names that is neither "not found" nor a denial; else the last."""
-        answer: Answer | None = None
+        """The first answer under one of the image's names that is neither "not found" nor a denial; else the denial, if any.
+
+        What is denied may well be there, so it is not called missing because another name is.
+        """
+        denial: Answer | None = None
         for name in _names(self._source, parts.image):
-            if answer is not None:
-                answer.discard()
-            answer = ask(name, parts)
-            if answer.status not in (404, *DENIED):
-                _remember_name(self._source, name, parts.image)
+            answer: Answer = ask(name, parts)
+            if answer.own and answer.status in DENIED:
+                denial = denial or answer
+            elif answer.status != 404:
+                if answer.status in (200, 304):
+                    _remember_name(self._source, name, parts.image)
                 return answer
-        if answer is not None and (answer.status == 403 or (answer.status == 401 and self._known)):
-            raise self._denied(answer)
-        return answer or _Said(404, {})
+            answer.discard()
+        if denial is not None and (denial.status == 403 or self._known):
+            raise self._denied(denial)
+        return denial or _Said(404, {})
 
     def _denied(self, answer: Answer) -> UpstreamDenied:
         hint = f"its token service {self._withheld} got no credentials; if it may have them, name it by `auth`"
@@ -155,16 +161,15 @@ class _Registry:
         return _document({"name": name, "tags": sorted(found)}, "application/json")
 
     def referrers(self, name: str, parts: parse.Path) -> Answer:
-        """By the API, else from the tag that stands for it (distribution-spec, referrers tag schema); none is an empty index."""
+        """By the API, else from the tag that stands for it (distribution-spec, referrers tag schema); 404 where none are."""
         found = self._manifests(f"{name}/referrers/{parts.reference}", name)
         if isinstance(found, Answer) and found.status not in (429, *DENIED) and found.status < 500:
             found.discard()
             found = self._manifests(f"{name}/manifests/{parts.reference.replace(':', '-', 1)}", name)
         if isinstance(found, Answer):
-            if found.status != 404:
-                return found
-            found.discard()
-            found = []
+            return found
+        if not found:
+            return _Said(404, {})
         return _document({**EMPTY_INDEX, "manifests": found}, parse.OCI_INDEX)
 
     def _manifests(self, path: str, name: str) -> list[Any] | Answer:
@@ -240,7 +245,7 @@ class _Registry:
         return upstream.ask(self._source, url, {**headers, **_bearer(token)}, method=method)
 
     def _token(self, challenge: str, name: str) -> str | None:
-        """A token of the service that a Bearer challenge names; None where it names none."""
+        """A token of the service that a Bearer challenge names; None where it names none, or the service denies one."""
         if not re.match(r"\s*bearer\s", challenge, re.IGNORECASE):
             return None
         words = {key.lower(): value for key, value in re.findall(r'([a-zA-Z]+)="([^"]*)"', challenge)}
@@ -251,9 +256,8 @@ class _Registry:
         self._question.heard()
         if answer.status != 200:
             answer.discard()
-            raise UpstreamFailed(
-                f"the upstream's token service answered {answer.status}; check the upstream's credentials", rule="upstream.auth"
-            )
+            self._heed_refusal(answer)
+            return None
         said = _object(_read(answer, LARGEST_TOKEN))
         token = said.get("token") or said.get("access_token")
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]{1,16384}", token):
@@ -262,11 +266,26 @@ class _Registry:
         _tokens.put((self._source, name), token, lifetime if isinstance(lifetime, int) else USUAL_LIFE)
         return token
 
+    def _heed_refusal(self, answer: Answer) -> None:
+        """What a token service's status means: a denial of this image, or that none of the registry's can be had for now."""
+        if answer.status == 429 or answer.status >= 500:
+            raise circuit.refused(self._source, replace(answer, own=True))
+        signed_in = self._has_login and not self._withheld
+        if answer.status not in DENIED or (answer.status == 401 and signed_in):
+            raise UpstreamFailed(
+                f"the upstream's token service answered {answer.status}; check the upstream's credentials", rule="upstream.auth"
+            )
+        self._known = True
+
+    @property
+    def _has_login(self) -> bool:
+        return bool(self._source.username or self._source.sealed_token)
+
     def _token_service(self, realm: str) -> Upstream:
         """Whom to ask there as: with the credentials where it is the registry's own address or the one that is configured."""
         if self._source.auth and origin(realm) == origin(self._source.auth):
             return replace(self._source, url=self._source.auth)
-        if origin(realm) != origin(self._source.url) and self._source.username:
+        if origin(realm) != origin(self._source.url) and self._has_login:
             self._withheld = realm.partition("?")[0]
         return self._source
 
