@@ -308,7 +308,7 @@ class Fill:
             raise UpstreamFailed(
                 "the upstream's answer has no length, so a cut cannot be told from its end", rule="upstream.framing"
             )
-        with store().receive(form.largest, digests) as incoming, _blamed_on_the_upstream():
+        with store().receive(form.limit(self.path), digests) as incoming, _blamed_on_the_upstream():
             self._let_others_read(answer, incoming, expected)
             try:
                 self._take(answer, incoming)
@@ -337,7 +337,7 @@ class Fill:
             if rows.look([self.repo], path).assets:
                 continue
             database.release()
-            incoming = stack.enter_context(store().receive(form.largest, form.digests))
+            incoming = stack.enter_context(store().receive(form.limit(path), form.digests))
             for chunk in other.chunks():
                 incoming.write(chunk)
             with contextlib.suppress(Malformed, TooLarge):

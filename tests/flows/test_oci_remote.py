@@ -416,6 +416,29 @@ def test_a_manifest_that_is_none_is_the_registrys_failure(world, remote):
     assert world.counts() == before
 
 
+def test_a_manifest_without_end_is_refused_long_before_it(world, remote):
+    """By its tag and by a digest, which nobody would have to keep to."""
+    sent = []
+
+    def endless(handler: Handler) -> None:
+        handler.close_connection = True
+        handler.wfile.write(head(f"Content-Type: {oci.MANIFEST}", f"Content-Length: {1 << 40}"))
+        for _ in range(1000):
+            handler.wfile.write(b" " * (1 << 20))
+            sent.append(handler.path)
+
+    registry = remote.registry
+    registry.tells_digests = False
+    before = world.counts()
+    for reference in ("v1", NOBODY):
+        path = f"/v2/team/app/manifests/{reference}"
+        registry.routes[path] = lambda handler: handler.answer(405, b"") if handler.command == "HEAD" else endless(handler)
+        answer = remote.get(f"team/app/manifests/{reference}")
+        assert answer.status == 502 and "size.limit" in answer.reason
+        assert sent.count(path) < 100
+    assert world.counts() == before
+
+
 def test_the_first_who_pulls_a_large_manifest_is_told_what_it_is_like_all_others(remote):
     """Larger than what is sent on while it is being fetched."""
     large = oci.index(text="x" * (2 * CHUNK))

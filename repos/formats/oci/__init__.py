@@ -58,6 +58,9 @@ class Oci(Format):
             return ()
         return (f"{parts.image}/manifests/sha256:{sha256}",)
 
+    def limit(self, path: str) -> int | None:
+        return parse.LARGEST_MANIFEST if "/manifests/" in path else None
+
     def sent_at_once(self, path: str) -> bool:
         """A manifest's first client needs its media type, which is sure at the end."""
         return "/blobs/" in path
