@@ -292,6 +292,7 @@ def test_the_catalogue_of_a_virtual_repository_names_each_image_once_and_only_wh
     world.push("team/hidden", "v1", index("hidden"), "secret")
     world.first.push("far/app", "v1", index("far"))
     assert world.get("far/app/manifests/v1").status == 200
+    assert world.get(f"far/asked-about/referrers/{oci.digest(image())}").status == 200
 
     def names(user: tuple[str, str]) -> list[str]:
         answer = world.server.request("GET", "/v2/_catalog?n=1000", user=user)
