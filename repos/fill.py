@@ -308,7 +308,7 @@ class Fill:
             raise UpstreamFailed(
                 "the upstream's answer has no length, so a cut cannot be told from its end", rule="upstream.framing"
             )
-        with store().receive(form.largest, digests) as incoming, _blamed_on_the_upstream():
+        with store().receive(form.limit(self.path), digests) as incoming, _blamed_on_the_upstream():
             self._let_others_read(answer, incoming, expected)
             try:
                 self._take(answer, incoming)
@@ -337,7 +337,7 @@ class Fill:
             if rows.look([self.repo], path).assets:
                 continue
             database.release()
-            incoming = stack.enter_context(store().receive(form.largest, form.digests))
+            incoming = stack.enter_context(store().receive(form.limit(path), form.digests))
             for chunk in other.chunks():
                 incoming.write(chunk)
             with contextlib.suppress(Malformed, TooLarge):
@@ -360,7 +360,8 @@ class Fill:
 
         Not what is sent in one piece, nor where a cached answer could be served stale if these bytes turn out to be wrong.
         """
-        if not expected or (answer.length or 0) <= CHUNK or self.asset is not None:
+        known = expected and (answer.length or 0) > CHUNK and self.repo.format.sent_at_once(self.path)
+        if not known or self.asset is not None:
             return
         with self._changed:
             self.size, self.sha256 = answer.length or 0, expected

@@ -152,6 +152,14 @@ class Format:
         """Where the same bytes stand too, recorded in the same change."""
         return ()
 
+    def limit(self, path: str) -> int | None:
+        """The most bytes that an upstream's artefact may have at `path`; None: no limit of the format's."""
+        return self.largest
+
+    def sent_at_once(self, path: str) -> bool:
+        """Whether bytes of a large artefact may be sent on as they come: not where it takes all of them to tell what it is."""
+        return True
+
     def describe(self, path: str, open_blob: OpenBlob, *, published: bool, media_type: str = "") -> Described:
         """Read what was put at `path`; raises Malformed or TooLarge, with the reason, for what the format refuses.
 

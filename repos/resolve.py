@@ -5,7 +5,8 @@
 3. A name that matches `private` of the virtual or the remote is never asked of an upstream.
 4. Each member answers only callers that may read the name there.
 5. The first that has it answers. A remote's failure is the answer too: a later member might hold something else by that name;
-   unless it said before that it has none, and a later member has what can never change.
+   unless it said before that it has none, and a later member has what can never change, or the path says the digest of what
+   can be there.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def find(query: Query, *, cached_only: bool = False) -> Found | Fill:
 
 def _find(query: Query, known: Known, *, cached_only: bool) -> Found | Fill:
     refusal: Forbidden | None = None
+    failure: UpstreamFailed | Unavailable | None = None
     members = answering(query, known)
     for n, repo in enumerate(members):
         asset = known.assets.get(repo.id)
@@ -52,12 +54,14 @@ def _find(query: Query, known: Known, *, cached_only: bool) -> Found | Fill:
                 continue
             except Forbidden as error:
                 refusal = refusal or error
-            except (UpstreamFailed, Unavailable):
-                if not _had_none(repo, known) or not _is_held(members[n + 1 :], query.path, known):
+            except (UpstreamFailed, Unavailable) as error:
+                failure = failure or error
+                settled = _had_none(repo, known) and _is_held(members[n + 1 :], query.path, known)
+                if not settled and not query.repo.format.digest(query.path):
                     raise
         elif asset is not None:
             return asset
-    raise refusal or absent(query.path)
+    raise failure or refusal or absent(query.path)
 
 
 def _had_none(repo: Repo, known: Known) -> bool:

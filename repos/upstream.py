@@ -175,7 +175,9 @@ def ask(upstream: Upstream, url: str, headers: Mapping[str, str], *, method: str
         if answer.status not in (301, 302, 303, 307, 308) or not targets:
             return answer
         answer.discard()
-        url = _redirected(url, *targets)
+        if len(targets) > 1:
+            raise UpstreamFailed("the upstream redirected to several addresses at once", rule="upstream.redirect")
+        url = led_to(url, targets[0])
     raise UpstreamFailed(f"the upstream redirected more than {REDIRECTS} times", rule="upstream.redirect")
 
 
@@ -239,18 +241,17 @@ def _request(
     )
 
 
-def _redirected(url: str, target: str, *others: str) -> str:
-    if others:
-        raise UpstreamFailed("the upstream redirected to several addresses at once", rule="upstream.redirect")
+def led_to(url: str, target: str) -> str:
+    """The address that an answer from `url` leads to, as a redirect does. Raises UpstreamFailed where it is none to ask."""
     try:
         new = urljoin(url, target)
         scheme, host, _ = origin(new)
     except (ValueError, HTTPError):
         scheme, host, new = "", "", ""
     if scheme not in ("http", "https") or not host or not PLAIN.fullmatch(new) or parse_url(new).auth:
-        raise UpstreamFailed("the upstream redirected to what is no http(s) address", rule="upstream.redirect")
+        raise UpstreamFailed("the upstream leads to what is no http(s) address", rule="upstream.redirect")
     if origin(url)[0] == "https" and scheme == "http":
-        raise UpstreamFailed("the upstream redirected from https to plain http", rule="upstream.redirect")
+        raise UpstreamFailed("the upstream leads from https to plain http", rule="upstream.redirect")
     return new
 
 

@@ -17,6 +17,7 @@ Route = bytes | int | Callable[["Handler"], None]
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     upstream: Upstream
 
     def do_GET(self) -> None:
@@ -85,6 +86,8 @@ class Upstream:
     `seen`: what was asked by GET, `heads`: by HEAD, which functions do not answer.
     """
 
+    handler: type[Handler] = Handler
+
     def __init__(self, port: int = 0, tls: SSLContext | None = None) -> None:
         self.routes: dict[str, Route] = {}
         self.default: Route = 404
@@ -94,7 +97,7 @@ class Upstream:
         self._start(port)
 
     def _start(self, port: int) -> None:
-        self._server = Server(("127.0.0.1", port), type("H", (Handler,), {"upstream": self}))
+        self._server = Server(("127.0.0.1", port), type("H", (self.handler,), {"upstream": self}))
         if self._tls:
             self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]

@@ -58,6 +58,13 @@ class Oci(Format):
             return ()
         return (f"{parts.image}/manifests/sha256:{sha256}",)
 
+    def limit(self, path: str) -> int | None:
+        return parse.LARGEST_MANIFEST if "/manifests/" in path else None
+
+    def sent_at_once(self, path: str) -> bool:
+        """A manifest's first client needs its media type, which is sure at the end."""
+        return "/blobs/" in path
+
     def describe(self, path: str, open_blob: OpenBlob, *, published: bool, media_type: str = "") -> Described:
         parts = parse.split(path)
         if parts is None:
@@ -76,8 +83,11 @@ class Oci(Format):
         return described(parts, parse.parse_manifest(content, plain))
 
     def asked_for(self, repo: Repo, path: str, query: Mapping[str, str]) -> str:
-        """containerd says by `ns` which registry it means; where an upstream stands for that one, the path begins with it."""
-        namespace = query.get("ns", "")
+        """containerd says by `ns` which registry it means; where an upstream stands for that one, the path begins with it.
+
+        A port follows an underscore there, since no part of an image's name has a colon.
+        """
+        namespace = query.get("ns", "").replace(":", "_")
         folders = {source.folder for one in repo.answering for source in one.upstreams}
         return f"{namespace}/{path}" if namespace and namespace in folders else path
 

@@ -158,24 +158,29 @@ def _images(who: Caller, repo: Repo, last: str) -> Iterator[str]:
     """The images after `last` that the caller may read in a repository: by its own key, and by that of a member that has them."""
     if not who.rights.allows(READ, repo.key):
         return
-    members = [
-        (image for image in _standing(member, last) if who.rights.allows(READ, member.key, image)) for member in repo.answering
-    ]
+    members = (_readable(who, member, last) for member in repo.answering)
     yield from (image for image, _ in groupby(merge(*members)) if who.rights.allows(READ, repo.key, image))
+
+
+def _readable(who: Caller, repo: Repo, last: str) -> Iterator[str]:
+    return (image for image in _standing(repo, last) if who.rights.allows(READ, repo.key, image))
 
 
 IMAGES = """
 WITH RECURSIVE image(name, n) AS (
     SELECT (SELECT min(package) FROM repos_asset
-             WHERE repository_id = %(repository)s AND until IS NULL AND package > %(last)s), 1
+             WHERE repository_id = %(repository)s AND until IS NULL AND version <> '' AND package > %(last)s), 1
     UNION ALL
     SELECT (SELECT min(package) FROM repos_asset
-             WHERE repository_id = %(repository)s AND until IS NULL AND package > image.name), n + 1
+             WHERE repository_id = %(repository)s AND until IS NULL AND version <> '' AND package > image.name), n + 1
       FROM image WHERE image.name IS NOT NULL AND n < %(count)s
 )
 SELECT name FROM image WHERE name IS NOT NULL
 """
-"""From one name to the next by the index, so that it costs nothing how much an image holds."""
+"""From one name to the next by the index, so that it costs nothing how much an image holds.
+
+An upstream's lists have no version: that somebody asked who refers to an image does not make it one that is here.
+"""
 
 
 def _standing(repo: Repo, last: str) -> Iterator[str]:

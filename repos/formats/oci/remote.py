@@ -19,19 +19,20 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from problems import UpstreamDenied, UpstreamFailed
-from repos import rows, upstream
+from repos import circuit, rows, upstream
 from repos.blobs.stores import store
 from repos.catalogue import Upstream
 from repos.format import Question
 from repos.formats.oci import parse
 from repos.upstream import Answer, origin
 
-LARGEST_PAGE = 16 * 1024 * 1024
-LARGEST_TOKEN = 64 * 1024
+LARGEST_PAGE, LARGEST_LIST = 16 * 1024 * 1024, 64 * 1024 * 1024
+MOST_PAGES = 1000
 MOST_TAGS = 1_000_000
+LARGEST_TOKEN = 64 * 1024
 PAGE = 1000
 """Tags that are asked for at once."""
 USUAL_LIFE, MARGIN, MOST_TOKENS = 60, 10, 1000
@@ -39,6 +40,7 @@ USUAL_LIFE, MARGIN, MOST_TOKENS = 60, 10, 1000
 DENIED = (401, 403)
 FINAL = (404, 429, 502, 503, 504, *DENIED)
 """Statuses of HEAD after which GET need not be tried."""
+SHA256 = "sha256:[0-9a-f]{64}"
 EMPTY_INDEX = {"schemaVersion": 2, "mediaType": parse.OCI_INDEX, "manifests": []}
 
 
@@ -51,7 +53,8 @@ def ask(source: Upstream, question: Question) -> Answer:
     if parts.kind == "tags":
         return registry.of_any_name(parts, registry.tags)
     if parts.kind == "referrers":
-        return registry.of_any_name(parts, registry.referrers)
+        answer = registry.of_any_name(parts, registry.referrers)
+        return _document(EMPTY_INDEX, parse.OCI_INDEX) if answer.status == 404 else answer
     if parts.kind == "manifests" and not parts.by_digest:
         return registry.of_any_name(parts, registry.tag)
     return registry.of_any_name(parts, registry.get)
@@ -82,21 +85,26 @@ class _Registry:
         self._source = source
         self._question = question
         self._withheld = ""
-        self._known = False  # whether we have shown a token: a 401 is no failure to sign in then
+        self._known = False  # whether its token service was asked: a 401 is about this image then, and no failure to sign in
 
     def of_any_name(self, parts: parse.Path, ask: Any) -> Answer:
-        """The first answer under one of the image's names that is neither "not found" nor a denial; else the last."""
-        answer: Answer | None = None
+        """The first answer under one of the image's names that is neither "not found" nor a denial; else the denial, if any.
+
+        What is denied may well be there, so it is not called missing because another name is.
+        """
+        denial: Answer | None = None
         for name in _names(self._source, parts.image):
-            if answer is not None:
-                answer.discard()
-            answer = ask(name, parts)
-            if answer.status not in (404, *DENIED):
-                _remember_name(self._source, name, parts.image)
+            answer: Answer = ask(name, parts)
+            if answer.own and answer.status in DENIED:
+                denial = denial or answer
+            elif answer.status != 404:
+                if answer.status in (200, 304):
+                    _remember_name(self._source, name, parts.image)
                 return answer
-        if answer is not None and (answer.status == 403 or (answer.status == 401 and self._known)):
-            raise self._denied(answer)
-        return answer or _Said(404, {})
+            answer.discard()
+        if denial is not None and (denial.status == 403 or self._known):
+            raise self._denied(denial)
+        return denial or _Said(404, {})
 
     def _denied(self, answer: Answer) -> UpstreamDenied:
         hint = f"its token service {self._withheld} got no credentials; if it may have them, name it by `auth`"
@@ -119,17 +127,15 @@ class _Registry:
         digest = head.headers.get("docker-content-digest", "")
         if head.status in FINAL:
             return head
-        if head.status != 200 or not re.fullmatch("sha256:[0-9a-f]{64}", digest):
-            return self._ask("GET", path, name, headers)
+        if head.status != 200 or not re.fullmatch(SHA256, digest):
+            answer = self._ask("GET", path, name, headers)
+            return _stating(answer, answer.headers.get("docker-content-digest", ""))
         if digest == f"sha256:{self._question.standing}":
             return _Said(304, head.headers)
         standing = self._standing(digest)
         if standing is not None:
             return standing
-        answer = self._ask("GET", f"{name}/manifests/{digest}", name, headers)
-        if not isinstance(answer, upstream.HttpAnswer):
-            return answer
-        return replace(answer, headers={**answer.headers, "x-checksum-sha256": digest.removeprefix("sha256:")})
+        return _stating(self._ask("GET", f"{name}/manifests/{digest}", name, headers), digest)
 
     def _standing(self, digest: str) -> Answer | None:
         """The manifest of this digest, where it was fetched before."""
@@ -147,22 +153,23 @@ class _Registry:
             if page is None:
                 return answer
             tags = page.get("tags") or []
+            if not isinstance(tags, list):
+                raise UpstreamFailed("the upstream sent tags that are no list", rule="upstream.malformed")
             found |= {tag for tag in tags if isinstance(tag, str) and re.fullmatch(parse.TAG, tag)}
             if len(found) > MOST_TAGS:
                 raise UpstreamFailed(f"the upstream lists more than {MOST_TAGS} tags", rule="upstream.malformed")
         return _document({"name": name, "tags": sorted(found)}, "application/json")
 
     def referrers(self, name: str, parts: parse.Path) -> Answer:
-        """By the API, else from the tag that stands for it (distribution-spec, referrers tag schema); none is an empty index."""
+        """By the API, else from the tag that stands for it (distribution-spec, referrers tag schema); 404 where none are."""
         found = self._manifests(f"{name}/referrers/{parts.reference}", name)
         if isinstance(found, Answer) and found.status not in (429, *DENIED) and found.status < 500:
             found.discard()
             found = self._manifests(f"{name}/manifests/{parts.reference.replace(':', '-', 1)}", name)
         if isinstance(found, Answer):
-            if found.status != 404:
-                return found
-            found.discard()
-            found = []
+            return found
+        if not found:
+            return _Said(404, {})
         return _document({**EMPTY_INDEX, "manifests": found}, parse.OCI_INDEX)
 
     def _manifests(self, path: str, name: str) -> list[Any] | Answer:
@@ -180,21 +187,26 @@ class _Registry:
     def _pages(self, path: str, name: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, dict[str, Any] | None]]:
         """JSON objects that are linked by `next` (RFC 8288), on the registry itself; None where the answer is not 200."""
         seen = set()
+        left = LARGEST_LIST
         url: str | None = self._url(path)
         while url is not None and url not in seen:
             seen.add(url)
+            if len(seen) > MOST_PAGES:
+                raise UpstreamFailed(f"the upstream's list has more than {MOST_PAGES} pages", rule="upstream.malformed")
             answer = self._ask_url("GET", url, name, headers)
             if answer.status != 200:
                 yield answer, None
                 return
-            yield answer, _read_object(answer, LARGEST_PAGE)
+            content = _read(answer, min(left, LARGEST_PAGE))
+            left -= len(content)
+            yield answer, _object(content)
             url = self._next(url, answer.headers.get("link", ""))
 
     def _next(self, url: str, link: str) -> str | None:
         match = re.search(r"<([^<>]+)>\s*;\s*rel=\"?next\"?", link)
         if match is None:
             return None
-        following = urljoin(url, match[1])
+        following = upstream.led_to(url, match[1])
         if origin(following) != origin(self._source.url):
             raise UpstreamFailed("the upstream's list goes on at another host", rule="upstream.redirect")
         return following
@@ -206,10 +218,14 @@ class _Registry:
         return ", ".join(dict.fromkeys((*parse.MEDIA_TYPES, *filter(None, map(str.strip, self._question.accept.split(","))))))
 
     def _url(self, path: str) -> str:
-        """The URL's own path is where the registry's names begin for us."""
         parts = urlsplit(self._source.url)
-        prefix = parts.path.removeprefix("/v2").strip("/")
-        return f"{parts.scheme}://{parts.netloc}/v2/{prefix}{'/' if prefix else ''}{path}"
+        return f"{parts.scheme}://{parts.netloc}/v2/{self._prefix}{path}"
+
+    @property
+    def _prefix(self) -> str:
+        """What the registry's names begin with for us: the URL's own path, with or without the API's."""
+        path = re.sub("^/v2(?=/|$)", "", urlsplit(self._source.url).path).strip("/")
+        return f"{path}/" if path else ""
 
     def _ask(self, method: str, path: str, name: str, headers: Mapping[str, str]) -> Answer:
         return self._ask_url(method, self._url(path), name, headers)
@@ -229,21 +245,20 @@ class _Registry:
         return upstream.ask(self._source, url, {**headers, **_bearer(token)}, method=method)
 
     def _token(self, challenge: str, name: str) -> str | None:
-        """A token of the service that a Bearer challenge names; None where it names none."""
+        """A token of the service that a Bearer challenge names; None where it names none, or the service denies one."""
         if not re.match(r"\s*bearer\s", challenge, re.IGNORECASE):
             return None
         words = {key.lower(): value for key, value in re.findall(r'([a-zA-Z]+)="([^"]*)"', challenge)}
-        realm = urljoin(self._source.url, words.get("realm", ""))
-        query = {"service": words.get("service", ""), "scope": words.get("scope") or f"repository:{name}:pull"}
+        realm = upstream.led_to(self._source.url, words.get("realm", ""))
+        query = {"service": words.get("service", ""), "scope": words.get("scope") or f"repository:{self._prefix}{name}:pull"}
         url = f"{realm}{'&' if '?' in realm else '?'}{urlencode({key: value for key, value in query.items() if value})}"
         answer = upstream.ask(self._token_service(realm), url, {"Accept": "application/json"})
         self._question.heard()
         if answer.status != 200:
             answer.discard()
-            raise UpstreamFailed(
-                f"the upstream's token service answered {answer.status}; check the upstream's credentials", rule="upstream.auth"
-            )
-        said = _read_object(answer, LARGEST_TOKEN)
+            self._heed_refusal(answer)
+            return None
+        said = _object(_read(answer, LARGEST_TOKEN))
         token = said.get("token") or said.get("access_token")
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]{1,16384}", token):
             raise UpstreamFailed("the upstream's token service gave no token", rule="upstream.auth")
@@ -251,13 +266,26 @@ class _Registry:
         _tokens.put((self._source, name), token, lifetime if isinstance(lifetime, int) else USUAL_LIFE)
         return token
 
+    def _heed_refusal(self, answer: Answer) -> None:
+        """What a token service's status means: a denial of this image, or that none of the registry's can be had for now."""
+        if answer.status == 429 or answer.status >= 500:
+            raise circuit.refused(self._source, replace(answer, own=True))
+        signed_in = self._has_login and not self._withheld
+        if answer.status not in DENIED or (answer.status == 401 and signed_in):
+            raise UpstreamFailed(
+                f"the upstream's token service answered {answer.status}; check the upstream's credentials", rule="upstream.auth"
+            )
+        self._known = True
+
+    @property
+    def _has_login(self) -> bool:
+        return bool(self._source.username or self._source.sealed_token)
+
     def _token_service(self, realm: str) -> Upstream:
         """Whom to ask there as: with the credentials where it is the registry's own address or the one that is configured."""
-        if not realm.startswith(("http://", "https://")) or (self._source.url.startswith("https:") and realm.startswith("http:")):
-            raise UpstreamFailed("the upstream names a token service that is no https address", rule="upstream.auth")
         if self._source.auth and origin(realm) == origin(self._source.auth):
             return replace(self._source, url=self._source.auth)
-        if origin(realm) != origin(self._source.url) and self._source.username:
+        if origin(realm) != origin(self._source.url) and self._has_login:
             self._withheld = realm.partition("?")[0]
         return self._source
 
@@ -266,13 +294,24 @@ def _bearer(token: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _read_object(answer: Answer, largest: int) -> dict[str, Any]:
+def _stating(answer: Answer, digest: str) -> Answer:
+    """An answer whose bytes must have the digest that the registry tells, where that is one by SHA-256."""
+    if not re.fullmatch(SHA256, digest):
+        return answer
+    return replace(answer, headers={**answer.headers, "x-checksum-sha256": digest.removeprefix("sha256:")})
+
+
+def _read(answer: Answer, largest: int) -> bytes:
     content = b""
     for chunk in answer.chunks():
         content += chunk
         if len(content) > largest:
             answer.discard()
-            raise UpstreamFailed(f"the upstream sent a list of more than {largest} bytes", rule="upstream.malformed")
+            raise UpstreamFailed("the upstream sent a list that is larger than any", rule="upstream.malformed")
+    return content
+
+
+def _object(content: bytes) -> dict[str, Any]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
