@@ -229,7 +229,8 @@ class Aside(models.Model):
 class Upload(models.Model):
     """Bytes that a client sends in several requests, any of which any process answers.
 
-    `offset` is how many have come, in `parts` of the store; who adds one sets both, if nobody has meanwhile.
+    `offset` is how many have come, in `parts` of the store; who adds one sets both, if nobody has meanwhile. A session of
+    which nothing has come has no row; one that has `ended` keeps it, so that it cannot be gone on with.
     """
 
     id = models.CharField(max_length=32, primary_key=True)
@@ -239,6 +240,7 @@ class Upload(models.Model):
     offset = models.BigIntegerField(default=0)
     parts = models.JSONField(default=list)
     sha256 = models.CharField(max_length=64, blank=True, help_text="of the bytes so far; empty: not known without reading them")
+    ended = models.BooleanField(default=False)
     touched_at = models.DateTimeField()
 
     class Meta:

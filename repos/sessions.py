@@ -1,8 +1,9 @@
 """Upload sessions: bytes that come in several requests, which any process continues.
 
-begin ── append … append ── whole ── forget, with the publication; then discard_parts
-           │                  └── the bytes joined, or a body that came as a whole, to be published
-           └── the part is in the store first; then the row's offset moves on, if nobody moved it meanwhile
+begin ── append … append ── whole ── close, with the publication; then discard_parts
+   │       │                  └── the bytes joined, or a body that came as a whole, to be published
+   │       └── the part is in the store first; then the row's offset moves on, if nobody moved it meanwhile
+   └── a signed name and no row: most uploads come in one piece, and so cost no other transaction than their publication's
 
 Nothing is kept in a process: one that is killed costs the part that it was receiving. What is abandoned is reaped by gc.
 """
@@ -11,10 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare, salted_hmac
 
 from problems import Malformed, NotFound, RangeRefused
 from repos import database, uploads
@@ -29,19 +35,28 @@ LIFETIME = timedelta(days=1)
 
 def begin(repo: Repo, package: str, actor: str) -> Upload:
     """A new session, by which `actor` sends something of `package`."""
-    with database.not_waiting_for_the_disk():
-        return Upload.objects.create(
-            id=secrets.token_hex(16), repository_id=repo.id, package=package, actor=actor, touched_at=database.now()
-        )
+    return _session(f"{int(time.time()):08x}{secrets.token_hex(12)}", repo, package, actor)
 
 
-def find(repo: Repo, package: str, actor: str, name: str) -> Upload:
-    """The actor's session of this name. Raises NotFound."""
-    mine = Upload.objects.filter(pk=name, repository_id=repo.id, package=package, actor=actor)
-    session = mine.first()
-    if session is None:
-        raise NotFound("there is no such upload: it was ended or abandoned; begin a new one", rule="upload.session")
-    return session
+def _session(id: str, repo: Repo, package: str, actor: str) -> Upload:
+    return Upload(id=id, repository_id=repo.id, package=package, actor=actor)
+
+
+def name(session: Upload) -> str:
+    """What a session is called by its client; made by us alone, for this client and place."""
+    said = "\n".join((str(session.repository_id), session.package, session.actor, session.pk))
+    return session.pk + salted_hmac(__name__, said, algorithm="sha256").hexdigest()[:32]
+
+
+def find(repo: Repo, package: str, actor: str, called: str) -> Upload:
+    """The actor's session that is called so. Raises NotFound."""
+    fresh = _session(called[:32], repo, package, actor)
+    if constant_time_compare(called, name(fresh)):
+        session = Upload.objects.filter(pk=fresh.pk).first() or fresh
+        begun = datetime.fromtimestamp(int(fresh.pk[:8], 16), UTC)
+        if not session.ended and (session is not fresh or begun > timezone.now() - LIFETIME):
+            return session
+    raise NotFound("there is no such upload: it was ended or abandoned; begin a new one", rule="upload.session")
 
 
 def append(session: Upload, request: HttpRequest, part: range | None) -> Upload:
@@ -73,20 +88,29 @@ def _received(session: Upload, request: HttpRequest, part: range | None, digests
 
 
 def _add(session: Upload, incoming: Incoming) -> None:
-    before, size = session.offset, incoming.size
-    if not size:
+    if not incoming.size:
         return
-    sha256 = incoming.sha256 if before == 0 else ""
-    name = incoming.set_aside()
-    parts = [*session.parts, name]
+    sha256 = incoming.sha256 if session.offset == 0 else ""
+    part = incoming.set_aside()
+    before, now = session.offset, {"offset": session.offset + incoming.size, "parts": [*session.parts, part], "sha256": sha256}
     with database.not_waiting_for_the_disk():
-        moved = Upload.objects.filter(pk=session.pk, offset=before).update(
-            offset=before + size, parts=parts, sha256=sha256, touched_at=database.now()
-        )
-    if not moved:
-        store().discard_part(name)
-        raise RangeRefused("another request has added to this upload meanwhile; ask where it stands", rule="upload.order")
-    session.offset, session.parts, session.sha256 = before + size, parts, sha256
+        if not _moved(session, before, {**now, "touched_at": database.now()}):
+            store().discard_part(part)
+            raise RangeRefused("another request has added to this upload meanwhile; ask where it stands", rule="upload.order")
+
+
+def _moved(session: Upload, before: int, now: dict[str, Any]) -> bool:
+    """Set what is `now`, if nobody has meanwhile."""
+    for key, value in now.items():
+        setattr(session, key, value)
+    if before:
+        return bool(Upload.objects.filter(pk=session.pk, offset=before, ended=False).update(**now))
+    try:
+        with transaction.atomic():
+            session.save(force_insert=True)
+    except IntegrityError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -108,15 +132,16 @@ def whole(session: Upload, request: HttpRequest, part: range | None, digests: tu
         yield incoming
 
 
-def forget(session: Upload) -> None:
-    """Remove the session's row, in the caller's transaction."""
-    Upload.objects.filter(pk=session.pk).delete()
+def close(session: Upload) -> None:
+    """Let nobody go on with the session, from the commit of the caller's transaction on."""
+    session.ended, session.touched_at = True, database.now()
+    Upload.objects.bulk_create([session], update_conflicts=True, unique_fields=["id"], update_fields=["ended", "touched_at"])
 
 
 def end(session: Upload) -> None:
-    """Forget the session and its parts."""
+    """Close the session and discard its parts."""
     with database.not_waiting_for_the_disk():
-        forget(session)
+        close(session)
     discard_parts(session)
 
 
@@ -126,12 +151,12 @@ def discard_parts(session: Upload) -> None:
 
 
 def reap() -> int:
-    """End what nobody has added to for LIFETIME; returns how many."""
+    """Remove what nobody has added to for LIFETIME; returns how many had not been ended."""
     reaped = 0
     for session in Upload.objects.filter(touched_at__lt=database.now() - LIFETIME).iterator():
         if Upload.objects.filter(pk=session.pk, offset=session.offset).delete()[0]:
-            end(session)
-            reaped += 1
+            discard_parts(session)
+            reaped += not session.ended
     return reaped
 
 
@@ -139,5 +164,5 @@ def parts_of_none(age: timedelta) -> Iterator[Stored]:
     """Parts older than `age` that no session has: of processes that were killed before they could say so."""
     old = [item for item in store().parts() if item.age > age.total_seconds()]
     if old:
-        held = {name for parts in Upload.objects.values_list("parts", flat=True) for name in parts}
+        held = {part for parts in Upload.objects.filter(ended=False).values_list("parts", flat=True) for part in parts}
         yield from (item for item in old if item.key not in held)

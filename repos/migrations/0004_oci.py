@@ -21,6 +21,7 @@ class Migration(migrations.Migration):
                 ('offset', models.BigIntegerField(default=0)),
                 ('parts', models.JSONField(default=list)),
                 ('sha256', models.CharField(blank=True, help_text='of the bytes so far; empty: not known without reading them', max_length=64)),
+                ('ended', models.BooleanField(default=False)),
                 ('touched_at', models.DateTimeField()),
             ],
         ),

@@ -281,7 +281,7 @@ def age(world, location: str) -> None:
     world.manage(
         "shell", "-c",
         "from datetime import timedelta; from repos import database, models, sessions;"
-        f"models.Upload.objects.filter(pk='{location.rpartition('/')[2]}')"
+        f"models.Upload.objects.filter(pk='{location.rpartition('/')[2][:32]}')"
         ".update(touched_at=database.now() - sessions.LIFETIME - timedelta(seconds=1))",
     )  # fmt: skip
 

@@ -130,7 +130,7 @@ def finish_upload(call: Call) -> HttpResponse:
     algorithm, _ = parse.check_digest(digest)
     with _told_where(call, session), sessions.whole(session, call.request, _part(call), _besides(algorithm)) as incoming:
         try:
-            answer = _put_blob(call, incoming, digest, ends=partial(sessions.forget, session))
+            answer = _put_blob(call, incoming, digest, ends=partial(sessions.close, session))
         except Malformed:
             sessions.end(session)  # these bytes never come to that digest
             raise
@@ -154,7 +154,7 @@ def _told_where(call: Call, session: Upload) -> Iterator[None]:
     try:
         yield
     except RangeRefused as problem:
-        problem.headers |= _where(call, sessions.find(call.repo, session.package, session.actor, session.pk))
+        problem.headers |= _where(call, sessions.find(call.repo, session.package, session.actor, sessions.name(session)))
         raise
 
 
@@ -170,14 +170,14 @@ def _part(call: Call) -> range | None:
 
 
 def _session(call: Call, session: Upload, status: int) -> HttpResponse:
-    headers = {**_where(call, session), "Docker-Upload-UUID": session.pk, **API_VERSION}
+    headers = {**_where(call, session), "Docker-Upload-UUID": sessions.name(session), **API_VERSION}
     return HttpResponse(status=status, headers=headers)
 
 
 def _where(call: Call, session: Upload) -> dict[str, str]:
     """Where to go on, and how many bytes are here; of none the specification's Range cannot tell."""
     return {
-        "Location": f"{call.root}{session.package}/blobs/uploads/{session.pk}",
+        "Location": f"{call.root}{session.package}/blobs/uploads/{sessions.name(session)}",
         "Range": f"0-{max(0, session.offset - 1)}",
     }
 
