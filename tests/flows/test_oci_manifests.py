@@ -276,7 +276,7 @@ def test_a_manifest_under_another_digest_is_refused(images, nothing_stored):
 # One change
 
 
-def change(images: Images, **_: str) -> int:
+def change(images: Images) -> int:
     """The number of the repository's newest change."""
     return images.server.query(f"SELECT head FROM repos_repository WHERE key = '{images.repository}'")[0]
 

@@ -459,13 +459,9 @@ def test_a_malformed_digest_is_not_mounted(images, nothing_stored, wrong):
 
 
 def test_what_was_deleted_where_it_was_is_not_mounted(images, nothing_stored):
-    answer = mounted(images, "guess", deleted_blob(images), "local/gone")
+    answer = mounted(images, "guess", digest(b"deleted"), "local/gone")
     assert answer.status == 202
     images.ask("DELETE", answer.headers["Location"])
-
-
-def deleted_blob(images: Images) -> str:
-    return digest(b"deleted")
 
 
 @pytest.fixture(autouse=True, scope="module")
