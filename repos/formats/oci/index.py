@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.db import connection
-from django.db.models import Exists, F, OuterRef, Q, QuerySet, Value
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, TextField, Value
 from django.db.models.functions import Concat
 from django.http import HttpRequest, HttpResponse
 
@@ -294,12 +294,17 @@ def unheld(assets: QuerySet[Asset], before: datetime) -> QuerySet[Asset]:
     tag = Asset.objects.filter(
         repository_id=OuterRef("repository_id"), package=OuterRef("package"), blob_id=OuterRef("blob_id"), until=None
     ).exclude(version__contains=":")
-    blobs = Q(path=Concat(F("package"), Value("/blobs/"), F("version"))) & ~Exists(_referring(before))
+    blobs = Q(path=_joined("/blobs/")) & ~Exists(_referring(before))
     children = (
-        Q(path=Concat(F("package"), Value("/manifests/"), F("version")), version__contains=":")
+        Q(path=_joined("/manifests/"), version__contains=":")
         & ~Exists(_referring(before)) & Exists(_referring(None)) & ~Exists(tag)
     )  # fmt: skip
     return old.filter(blobs | children)
+
+
+def _joined(folder: str) -> Concat:
+    """The path of an asset that is known by its digest."""
+    return Concat(F("package"), Value(folder), F("version"), output_field=TextField())
 
 
 def _referring(before: datetime | None) -> QuerySet[Asset]:
