@@ -26,7 +26,7 @@ from django.db import DatabaseError, transaction
 from django.db.models import F, QuerySet
 
 from problems import Conflict, Forbidden, Malformed, NotFound, Problem, Unavailable
-from repos import database
+from repos import database, usage
 from repos.blobs import Incoming
 from repos.blobs.stores import store
 from repos.catalogue import Repo
@@ -123,7 +123,7 @@ def put(repo: Repo, news: Sequence[New], actor: str, *, may_overwrite: bool, nee
 
     Raises Conflict where what can never change stands with other bytes, or stood; Forbidden where something would be
     replaced without `may_overwrite`; Malformed where something that is needed is missing or of another size. The same bytes
-    again change nothing.
+    again change nothing, and count as a use of what stands.
     """
     commit = Commit(repo, news, actor, may_overwrite, needs or {})
     _commit_all([commit], Change.Action.PUBLISH)
@@ -324,6 +324,7 @@ def _insert_into(
     standing = _standing(repo, [key for commit in commits for key in commit.keys])
     outcomes: dict[int, Outcome | Problem] = {}
     replaced: list[Asset] = []
+    kept: list[Asset] = []
     added: dict[str, New] = {}
     actor = ""
     for commit in commits:
@@ -338,6 +339,7 @@ def _insert_into(
             outcomes[id(commit)] = Unavailable("the same path is being filled with other bytes; try again")
             continue
         replaced += [standing[key] for key in news if key in standing and standing[key].until is None and key not in added]
+        kept += [standing[key] for key in commit.keys if key not in news]
         added |= news
         actor = commit.actor
         outcomes[id(commit)] = Outcome(row.head + bool(added), bool(news))
@@ -347,6 +349,8 @@ def _insert_into(
         Asset.objects.bulk_create([_asset(repo, new, blobs, change.number) for new in added.values()])
         Description.objects.bulk_create(_descriptions(repo, added.values(), blobs), ignore_conflicts=True)
         Reference.objects.bulk_create(_references(added.values(), blobs), ignore_conflicts=True, batch_size=BATCH)
+    if kept and action == Change.Action.PUBLISH:
+        usage.wanted(asset.pk for asset in kept)
     _remember_freshness([commit for commit in commits if isinstance(outcomes[id(commit)], Outcome)])
     return outcomes
 
