@@ -86,9 +86,15 @@ def _add(session: Upload, incoming: Incoming) -> None:
 
 @contextlib.contextmanager
 def whole(session: Upload, digests: tuple[str, ...] = ()) -> Iterator[Incoming]:
-    """All that has come, with these digests besides SHA-256. Raises NotFound where another request has ended the session."""
+    """All that has come, with these digests besides SHA-256.
+
+    Raises NotFound where another request has ended the session, or bytes of it were lost, as by a power failure: then it ends.
+    """
     try:
         with store().join(session.parts, digests, session.sha256) as incoming:
+            if incoming.size != session.offset:
+                end(session)
+                raise NotFound("bytes of this upload were lost; begin a new one", rule="upload.session")
             yield incoming
     except FileNotFoundError as error:
         raise NotFound("this upload was ended meanwhile; begin a new one", rule="upload.session") from error
