@@ -148,6 +148,22 @@ class Server:
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(sql).fetchall()
 
+    def days_pass(self, days: int = 2) -> None:
+        """What has happened, happened so much earlier."""
+        sqlite = self.database_url.startswith("sqlite")
+        for table, column in (("repos_change", "at"), ("repos_upload", "touched_at"), ("repos_usage", "last_used")):
+            earlier = f"datetime({column}, '-{days} days')" if sqlite else f"{column} - interval '{days} days'"
+            self._execute(f"UPDATE {table} SET {column} = {earlier}")
+
+    def _execute(self, sql: str) -> None:
+        if self.database_url.startswith("sqlite"):
+            path = self.database_url.removeprefix("sqlite:///")
+            with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+                connection.execute(sql)
+        else:
+            with psycopg.connect(self.database_url) as connection:
+                connection.execute(sql)
+
     def request(
         self,
         method: str,
