@@ -1,8 +1,10 @@
-"""Images are pushed while gc loops without grace: each push that was acknowledged is pulled whole."""
+"""Images are pushed while gc sweeps without a pause: each push that was acknowledged is pulled whole."""
 
 from __future__ import annotations
 
-import threading
+import contextlib
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,10 +17,46 @@ PUSHERS = 4
 IMAGES = 10
 """Of each pusher, which pushes its layers five to an image."""
 ATTEMPTS = 200
+SWEEP = """
+from datetime import timedelta
+from pathlib import Path
+from repos.upkeep import gc
+sweeps, end = 0, Path({folder!r}, "end")
+while not end.exists():
+    gc.sweep(grace=timedelta(0), unheld=timedelta(seconds={unheld}))
+    sweeps += 1
+    Path({folder!r}, "sweeps").write_text(str(sweeps))
+"""
+
+
+@contextlib.contextmanager
+def sweeping(here: Server, unheld: float) -> Iterator[None]:
+    """gc in a loop, in a process of its own. What nothing refers to keeps a grace of so many seconds, what is free none."""
+    swept, end = here.data / "sweeps", here.data / "end"
+    process = here.beside("shell", "-c", SWEEP.format(folder=str(here.data), unheld=unheld))
+    try:
+        deadline = time.monotonic() + 60
+        while not swept.exists():
+            assert process.poll() is None and time.monotonic() < deadline, here.log()[-4000:]
+            time.sleep(0.02)
+        yield
+        end.touch()
+        assert process.wait(60) == 0, here.log()[-4000:]
+        assert int(swept.read_text()) > 10, "there were no sweeps to speak of"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def here(server) -> Server:
+    here = server()
+    here.apply({"history": {"keep": "0s"}, "repositories": [{"key": "local", "format": "oci", "kind": "local"}]})
+    return here
 
 
 def push(app: Images, one: Image, tag: str) -> bool:
-    """As clients do, which upload what is not there, and once more where they are told that it is no more. Whether they were."""
+    """As clients do, which send layers anew where they are told that these are no more. Whether they were told."""
     again = False
     for _ in range(ATTEMPTS):
         for content in one.blobs:
@@ -31,71 +69,42 @@ def push(app: Images, one: Image, tag: str) -> bool:
     raise AssertionError(f"{tag} could not be pushed in {ATTEMPTS} attempts")
 
 
-@pytest.mark.parametrize("unheld", ["600", "0"])
-def test_every_image_that_was_acknowledged_while_gc_looped_is_pulled_whole(server, unheld):
-    """Layers that nothing refers to yet keep a grace, longer than a push. Without one pushes are told to begin again."""
-    here = server()
-    here.apply({"history": {"keep": "0s"}, "repositories": [{"key": "local", "format": "oci", "kind": "local"}]})
-    pushed = threading.Event()
-    sweeps = [0]
+def made(worker: int, n: int) -> Image:
+    """Each with layers of its own, and one that is in all images, and so is met by several pushers and the sweep."""
+    return image(f"{worker} {n}", layers=LAYERS // PUSHERS // IMAGES, size=20_000, shared=image("base", layers=1).blobs[1:])
+
+
+@pytest.mark.parametrize("unheld", [600, 0.5])
+def test_every_image_that_was_acknowledged_while_gc_swept_is_pulled_whole(here, unheld):
+    """With a grace that is longer than a push nobody is told to begin again; with one that is not, some may be."""
 
     def push_all(worker: int) -> int:
         app = Images(here, f"local/team{worker}/app")
         return sum(push(app, made(worker, n), f"v{n}") for n in range(IMAGES))
 
-    def sweep() -> None:
-        while not pushed.is_set() or not sweeps[0]:
-            here.manage("gc", "--grace", "0", "--unheld", unheld)
-            sweeps[0] += 1
-
-    with ThreadPoolExecutor(PUSHERS + 1) as pool:
-        sweeping = pool.submit(sweep)
-        try:
-            pushes = [pool.submit(push_all, worker) for worker in range(PUSHERS)]
-            told = [job.result() for job in pushes]
-        finally:
-            pushed.set()
-        sweeping.result()
-    assert unheld == "0" or not any(told), "a push that takes less than the grace is never told to begin again"
-    here.manage("gc", "--grace", "0", "--unheld", unheld)
+    with sweeping(here, unheld), ThreadPoolExecutor(PUSHERS) as pool:
+        told = sum(pool.map(push_all, range(PUSHERS)))
+    assert unheld < 600 or not told
     for worker in range(PUSHERS):
         app = Images(here, f"local/team{worker}/app")
         assert [n for n in range(IMAGES) if not app.has(made(worker, n), f"v{n}")] == []
     assert here.manage("fsck", "--scrub").stdout.strip() == "clean"
 
 
-def made(worker: int, n: int) -> Image:
-    """Each with layers of its own, and one that is in all images, and so is met by several pushers and the sweep."""
-    return image(f"{worker} {n}", layers=LAYERS // PUSHERS // IMAGES, size=20_000, shared=image("base", layers=1).blobs[1:])
-
-
-def test_a_layer_that_is_deleted_swept_and_pushed_again_and_again_is_never_missing_below_a_manifest(server):
-    """The same few layers, so that pushes, deletions and sweeps meet at the same rows."""
-    here: Server = server()
-    here.apply({"history": {"keep": "0s"}, "repositories": [{"key": "local", "format": "oci", "kind": "local"}]})
-    done = threading.Event()
+def test_layers_that_come_and_go_while_gc_sweeps_are_never_missing_below_a_manifest(here):
+    """The same few in two images, so that pushes, deletions and sweeps meet at the same rows and bytes."""
 
     def push_and_delete(worker: int) -> None:
         app = Images(here, f"local/app{worker % 2}")
         one = image("the same", worker=worker)
-        for n in range(8):
-            tag = f"w{worker}-{n}"
-            push(app, one, tag)
-            assert app.has(one, tag), "nobody deletes this manifest but this worker"
+        for n in range(15):
+            push(app, one, f"w{worker}-{n}")
+            assert app.has(one, f"w{worker}-{n}"), "nobody else deletes this manifest"
             app.delete(f"manifests/{one.digest}")
 
-    def sweep() -> None:
-        while not done.is_set():
-            here.manage("gc", "--grace", "0", "--unheld", "0")
-
-    with ThreadPoolExecutor(5) as pool:
-        sweeping = pool.submit(sweep)
-        try:
-            for job in [pool.submit(push_and_delete, worker) for worker in range(4)]:
-                job.result()
-        finally:
-            done.set()
-        sweeping.result()
+    with sweeping(here, 0.2), ThreadPoolExecutor(PUSHERS) as pool:
+        for done in [pool.submit(push_and_delete, worker) for worker in range(PUSHERS)]:
+            done.result()
     here.manage("gc", "--grace", "0", "--unheld", "0")
     assert here.counts()[2] == 0
     assert here.manage("fsck", "--scrub").stdout.strip() == "clean"
