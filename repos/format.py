@@ -213,6 +213,10 @@ class Format:
         """The digest by which the format's lock files know these bytes (reads the database)."""
         raise NotImplementedError
 
+    def referred_to(self, package: str, digest: str, kind: str) -> str:
+        """The path at which what a Reference of something in `package` names has to stand; empty where it need not be here."""
+        return ""
+
     def unheld(self, assets: QuerySet[Asset], before: datetime) -> QuerySet[Asset]:
         """Those of a local repository's open `assets` that stood for what referred to them, which nothing does since `before`."""
         return assets.none()

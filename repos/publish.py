@@ -25,7 +25,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import Max, QuerySet
 
 from problems import Conflict, Forbidden, Malformed, NotFound, Problem, Unavailable
-from repos import database
+from repos import database, usage
 from repos.blobs import Incoming
 from repos.blobs.stores import store
 from repos.catalogue import Repo
@@ -129,7 +129,7 @@ def put(
 
     Raises Conflict where what can never change stands with other bytes, or stood; Forbidden where something would be
     replaced without `may_overwrite`; Malformed where something that is needed is missing or of another size. The same bytes
-    again change nothing.
+    again change nothing, and count as a use of what stands.
     """
     return _commit(Commit(repo, news, actor, may_overwrite, needs or {}, ends), Change.Action.PUBLISH)
 
@@ -336,6 +336,7 @@ def _insert_into(
     standing = _standing(repo, commits)
     outcomes: dict[int, Outcome | Problem] = {}
     replaced: list[Asset] = []
+    kept: list[Asset] = []
     added: dict[str, New] = {}
     actor = ""
     for commit in commits:
@@ -350,6 +351,7 @@ def _insert_into(
             outcomes[id(commit)] = Unavailable("the same path is being filled with other bytes; try again")
             continue
         replaced += [standing[key] for key in news if key in standing and standing[key].until is None and key not in added]
+        kept += [standing[key] for key in commit.keys if key not in news]
         added |= news
         actor = commit.actor
         if commit.ends:
@@ -362,6 +364,8 @@ def _insert_into(
         database.insert("repos_asset", [_asset(repo, new, blobs, number) for new in added.values()])
         database.insert("repos_description", _descriptions(repo, added.values(), blobs), or_nothing=True)
         database.insert("repos_reference", _references(added.values(), blobs), or_nothing=True)
+    if kept and action == Change.Action.PUBLISH:
+        usage.wanted(asset.pk for asset in kept)
     _remember_freshness([commit for commit in commits if isinstance(outcomes[id(commit)], Outcome)])
     return outcomes
 

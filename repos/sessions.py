@@ -117,7 +117,7 @@ def _moved(session: Upload, before: int, now: dict[str, Any]) -> bool:
 def whole(session: Upload, request: HttpRequest, part: range | None, digests: tuple[str, ...] = ()) -> Iterator[Incoming]:
     """All that has come and the request's body after it (see `append`), with these digests besides SHA-256.
 
-    Raises NotFound where another request has ended the session.
+    Raises NotFound where another request has ended the session, or bytes of it were lost with the machine: then it ends.
     """
     if not session.parts:
         with _received(session, request, part, digests) as incoming:
@@ -129,6 +129,9 @@ def whole(session: Upload, request: HttpRequest, part: range | None, digests: tu
     except FileNotFoundError as error:
         raise NotFound("this upload was ended meanwhile; begin a new one", rule="upload.session") from error
     with joined as incoming:
+        if incoming.size != session.offset:
+            end(session)
+            raise NotFound("bytes of this upload were lost; begin a new one", rule="upload.session")
         yield incoming
 
 

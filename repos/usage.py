@@ -9,6 +9,7 @@ import atexit
 import logging
 import threading
 from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
@@ -39,6 +40,11 @@ def served(asset_id: int, downloads: int = 1) -> None:
     write_soon()
 
 
+def wanted(asset_ids: Iterable[int]) -> None:
+    """What stood was published again; written in the caller's transaction, so that no sweep takes it before what will need it."""
+    _write(dict.fromkeys(asset_ids, 0))
+
+
 def write_soon() -> None:
     """See to it that what is counted here and in `accounts.tokens` is written before long."""
     global _thread
@@ -58,10 +64,14 @@ def flush() -> None:
     if not counts:
         return
     with transaction.atomic():
-        here = Asset.objects.filter(pk__in=counts).order_by("pk").values_list("pk", flat=True)
-        now = database.parameter(timezone.now())
-        with connection.cursor() as cursor:
-            cursor.executemany(COUNT, [(pk, counts[pk], now) for pk in here])
+        _write(counts)
+
+
+def _write(counts: Mapping[int, int]) -> None:
+    here = Asset.objects.filter(pk__in=counts).order_by("pk").values_list("pk", flat=True)
+    now = database.parameter(timezone.now())
+    with connection.cursor() as cursor:
+        cursor.executemany(COUNT, [(pk, counts[pk], now) for pk in here])
 
 
 def _run() -> None:

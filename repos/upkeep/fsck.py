@@ -1,5 +1,6 @@
 """Whether rows and bytes agree. Reads only; every finding is one line, and an empty list is the promise kept.
 
+reference   what stands in a local repository needs something that does not stand there
 bytes       an open asset, or one closed within history.keep, whose bytes are missing or have another size
 orphan      an object in the store that no row names, older than the grace
 leftover    bytes of an upload or fetch that ended long ago
@@ -13,6 +14,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 
 from django.db import connection
 from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q
@@ -20,9 +22,11 @@ from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q
 from repos import database, sessions
 from repos.blobs import CHUNK, Store
 from repos.blobs.stores import store
+from repos.format import installed
 from repos.models import Asset, Blob, Change, Repository
 from repos.upkeep import kept_for
 
+PAGE = 1000
 GRACE = timedelta(hours=1)
 """Bytes without a row are not wrong while their commit may still come."""
 
@@ -41,8 +45,29 @@ class Finding:
 def check(*, scrub: bool = False, grace: timedelta = GRACE) -> Iterator[Finding]:
     """Every finding, as it is found. With `scrub` all bytes are read and their digests compared."""
     yield from _history()
+    yield from _references()
     yield from _rows_without_bytes(store(), scrub=scrub)
     yield from _bytes_without_rows(store(), grace)
+
+
+def _references() -> Iterator[Finding]:
+    for row in Repository.objects.filter(kind=Repository.Kind.LOCAL, format__in=installed()).order_by("key"):
+        form = installed()[row.format]
+        standing = Asset.objects.filter(repository=row, until=None)
+        named = standing.filter(blob__references__isnull=False).order_by("pk")
+        columns = ("pk", "path", "package", "blob__references__digest", "blob__references__kind")
+        for page in _pages(named.values_list(*columns).iterator(chunk_size=PAGE)):
+            needs = [(pk, path, form.referred_to(*reference)) for pk, path, *reference in page]
+            keys = {needed: form.path_key(needed) for _, _, needed in needs if needed}
+            here = set(standing.filter(path_key__in=set(keys.values())).values_list("path_key", flat=True))
+            for pk, path, needed in needs:
+                if needed and keys[needed] not in here and standing.filter(pk=pk).exists():  # and was not deleted meanwhile
+                    yield Finding("reference", f"{row.key}/{path} needs {needed}, which does not stand there")
+
+
+def _pages(rows: Iterator[tuple]) -> Iterator[list[tuple]]:
+    while page := list(islice(rows, PAGE)):
+        yield page
 
 
 def needed_blobs(keep: timedelta):

@@ -148,6 +148,13 @@ class Server:
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(sql).fetchall()
 
+    def days_pass(self, days: int = 2) -> None:
+        """What has happened, happened so much earlier."""
+        sqlite = self.database_url.startswith("sqlite")
+        for table, column in (("repos_change", "at"), ("repos_upload", "touched_at"), ("repos_usage", "last_used")):
+            earlier = f"datetime({column}, '-{days} days')" if sqlite else f"{column} - interval '{days} days'"
+            self.execute(f"UPDATE {table} SET {column} = {earlier}")
+
     def execute(self, sql: str) -> None:
         """Change this server's database as nothing of the server's would."""
         if self.database_url.startswith("sqlite"):

@@ -96,6 +96,9 @@ class Oci(Format):
 
         return remote.ask(upstream, question)
 
+    def referred_to(self, package: str, digest: str, kind: str) -> str:
+        return parse.place(package, digest, kind) if kind in parse.FOLDERS else ""
+
     def unheld(self, assets: QuerySet[Asset], before: datetime) -> QuerySet[Asset]:
         from repos.formats.oci import index
 

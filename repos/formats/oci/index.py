@@ -300,8 +300,7 @@ def to_delete(assets: QuerySet[Asset], path: str, parts: parse.Path) -> QuerySet
     return assets.filter(Q(path_key=path) | leading)
 
 
-HOLDING = ("config", "layer", "manifest")
-"""Kinds of references that need what they name to be here."""
+HOLDING = tuple(parse.FOLDERS)
 
 
 def unheld(assets: QuerySet[Asset], before: datetime) -> QuerySet[Asset]:

@@ -122,6 +122,12 @@ def digest_of(content: bytes, algorithm: str = "sha256") -> str:
 
 
 FOLDERS = {"config": "blobs", "layer": "blobs", "manifest": "manifests"}
+"""Kinds of references that need what they name to be in the same image, and where."""
+
+
+def place(image: str, digest: str, kind: str) -> str:
+    """Where what a reference of such a kind names has to stand."""
+    return f"{image}/{FOLDERS[kind]}/{digest}"
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ class Manifest:
 
     def needed(self, image: str) -> dict[str, int]:
         """What has to stand in the image, by path, with the bytes that each is said to have."""
-        return {f"{image}/{FOLDERS[one.kind]}/{one.digest}": one.size for one in self.references if one.needed}
+        return {place(image, one.digest, one.kind): one.size for one in self.references if one.needed}
 
 
 def plain_media_type(header: str) -> str:
