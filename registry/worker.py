@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -24,6 +25,10 @@ from repos import hot
 from repos.blobs.stores import store
 
 log = logging.getLogger("entrepot.worker")
+
+
+SWITCH = 0.0005
+"""Seconds after which a thread that computes lets another go on: one that comes from the disk waits for that each time."""
 
 
 def _ended(kept_alive: bool) -> Future[bool]:
@@ -40,6 +45,7 @@ class Worker(ThreadWorker):
     """Answers again what was answered before; the rest as gunicorn does."""
 
     def init_process(self) -> None:
+        sys.setswitchinterval(SWITCH)
         self._known: queue.SimpleQueue[tuple[TConn, hot.Answer]] = queue.SimpleQueue()
         threading.Thread(target=self._answer_known, name="hot", daemon=True).start()
         super().init_process()

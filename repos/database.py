@@ -90,6 +90,11 @@ def not_waiting_for_the_disk() -> Iterator[None]:
                 cursor.execute("PRAGMA synchronous = FULL")
 
 
+def exclusive_lock() -> str:
+    """The clause that keeps others from changing selected rows, and from locking them, until the commit."""
+    return "FOR UPDATE" if connection.vendor == "postgresql" else ""
+
+
 def release() -> None:
     """Give the connection back before bytes stream, so that slow clients and upstreams hold none.
 

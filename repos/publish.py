@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import DatabaseError, connection, transaction
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet
 
 from problems import Conflict, Forbidden, Malformed, NotFound, Problem, Unavailable
 from repos import database, usage
@@ -157,7 +157,7 @@ def close(repo: Repo, choose: Callable[[QuerySet[Asset]], QuerySet[Asset]], acto
     They are chosen while nobody else can publish to the repository, so that what `choose` sees is so when they are closed.
     """
     with transaction.atomic():
-        row = _lock_repository(repo)
+        row = _lock_repository(repo.id, repo.key)
         chosen = dict(choose(Asset.objects.filter(repository_id=repo.id, until=None)).values_list("pk", "path"))
         if not chosen:
             return None
@@ -168,7 +168,7 @@ def close(repo: Repo, choose: Callable[[QuerySet[Asset]], QuerySet[Asset]], acto
 
 def configured(repository: Repository, detail: dict[str, Any], actor: str) -> None:
     """Record that a repository's configuration is now `detail` (without secrets). To be called in the caller's transaction."""
-    row = Repository.objects.select_for_update().get(pk=repository.pk)
+    row = _lock_repository(repository.pk, repository.key)
     _new_change(row, actor, Change.Action.CONFIGURE, detail)
     repository.head, repository.changed_at = row.head, row.changed_at
 
@@ -321,7 +321,7 @@ def _insert(commits: list[Commit], action: str) -> dict[int, Outcome | Problem]:
     for repo in sorted({commit.repo.id: commit.repo for commit in commits}.values(), key=lambda repo: repo.id):
         mine = [commit for commit in commits if commit.repo.id == repo.id]
         try:
-            row = _lock_repository(repo)
+            row = _lock_repository(repo.id, repo.key)
         except NotFound as gone:
             outcomes |= {id(commit): gone for commit in mine}
             continue
@@ -331,12 +331,12 @@ def _insert(commits: list[Commit], action: str) -> dict[int, Outcome | Problem]:
 
 
 def _insert_into(
-    row: Repository, repo: Repo, commits: list[Commit], blobs: dict[str, int], action: str
+    row: _Locked, repo: Repo, commits: list[Commit], blobs: dict[str, int], action: str
 ) -> dict[int, Outcome | Problem]:
     standing = _standing(repo, commits)
     outcomes: dict[int, Outcome | Problem] = {}
-    replaced: list[Asset] = []
-    kept: list[Asset] = []
+    replaced: list[_Standing] = []
+    kept: list[_Standing] = []
     added: dict[str, New] = {}
     actor = ""
     for commit in commits:
@@ -360,12 +360,12 @@ def _insert_into(
     if added:
         number = _new_change(row, actor, action, {})
         if replaced:
-            Asset.objects.filter(pk__in=[asset.pk for asset in replaced]).update(until=number)
+            Asset.objects.filter(pk__in=[asset.id for asset in replaced]).update(until=number)
         database.insert("repos_asset", [_asset(repo, new, blobs, number) for new in added.values()])
         database.insert("repos_description", _descriptions(repo, added.values(), blobs), or_nothing=True)
         database.insert("repos_reference", _references(added.values(), blobs), or_nothing=True)
     if kept and action == Change.Action.PUBLISH:
-        usage.wanted(asset.pk for asset in kept)
+        usage.wanted(asset.id for asset in kept)
     _remember_freshness([commit for commit in commits if isinstance(outcomes[id(commit)], Outcome)])
     return outcomes
 
@@ -379,15 +379,37 @@ def _check_fence(commit: Commit) -> None:
         raise Unavailable("this fetch took longer than its lease and another replaced it; try again", rule="proxy.lease")
 
 
-def _standing(repo: Repo, commits: Sequence[Commit]) -> dict[str, Asset]:
-    """For each path key the open asset; else, where a local repository lets nothing change, the one that stood there last."""
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """An asset that stands at a path key, or, with `until`, the one that stood there last."""
+
+    id: int
+    until: int | None
+    media_type: str
+    sha256: str
+
+
+STANDING = """
+SELECT a.path_key, a.id, a.until, a.media_type, b.sha256 FROM repos_asset a JOIN repos_blob b ON b.id = a.blob_id
+ WHERE a.repository_id = %s AND a.until IS NULL AND {keys}
+"""
+LAST = """
+SELECT a.path_key, a.id, a.until, a.media_type, b.sha256 FROM repos_asset a JOIN repos_blob b ON b.id = a.blob_id
+ WHERE a.id IN (SELECT max(a.id) FROM repos_asset a WHERE a.repository_id = %s AND {keys} GROUP BY a.path_key)
+"""
+"""One row a path, however often it came and went: rows of a path are inserted in the order of its history."""
+
+
+def _standing(repo: Repo, commits: Sequence[Commit]) -> dict[str, _Standing]:
+    """What stands, by path key; where a local repository lets nothing change, also what stood last."""
     paths = {key: new.path for commit in commits for key, new in zip(commit.keys, commit.news, strict=True)}
-    rows = Asset.objects.filter(repository_id=repo.id).select_related("blob")
-    found = {asset.path_key: asset for asset in rows.filter(path_key__in=paths, until=None)}
-    gone = [key for key, path in paths.items() if key not in found and repo.is_local and repo.never_changes(path)]
-    once = Asset.objects.filter(repository_id=repo.id, path_key__in=gone).values("path_key")
-    last = rows.filter(pk__in=once.annotate(last=Max("pk")).values("last"))  # one row, however often it came and went
-    return found | {asset.path_key: asset for asset in last}
+    fixed = [key for key, path in paths.items() if repo.is_local and repo.never_changes(path)]
+    found: dict[str, _Standing] = {}
+    for sql, keys in ((LAST, fixed), (STANDING, [*(paths.keys() - fixed)])):
+        if keys:
+            clause, values = database.among("a.path_key", keys)
+            found |= {key: _Standing(*row) for key, *row in database.rows(sql.format(keys=clause), [repo.id, *values])}
+    return found
 
 
 def _check_needs(commit: Commit) -> None:
@@ -410,12 +432,12 @@ def _check_needs(commit: Commit) -> None:
             )
 
 
-def _what_is_new(commit: Commit, standing: dict[str, Asset]) -> dict[str, New]:
+def _what_is_new(commit: Commit, standing: dict[str, _Standing]) -> dict[str, New]:
     """Those of a commit's assets that do not stand already, by path key. Raises what the rules refuse."""
     news: dict[str, New] = {}
     for key, new in zip(commit.keys, commit.news, strict=True):
         now = standing.get(key)
-        same = now is not None and now.blob.sha256 == new.bytes.sha256
+        same = now is not None and now.sha256 == new.bytes.sha256
         if now is not None and not same:
             _check_replaceable(commit, now, new)
         if not (same and now is not None and now.until is None and now.media_type == new.described.media_type):
@@ -423,11 +445,11 @@ def _what_is_new(commit: Commit, standing: dict[str, Asset]) -> dict[str, New]:
     return news
 
 
-def _check_replaceable(commit: Commit, now: Asset, new: New) -> None:
+def _check_replaceable(commit: Commit, now: _Standing, new: New) -> None:
     if commit.repo.never_changes(new.path):
         stands = "stands" if now.until is None else "stood"
         raise Conflict(
-            f"{new.path} {stands} with other bytes (sha256 {now.blob.sha256}) and can never change; publish a new version",
+            f"{new.path} {stands} with other bytes (sha256 {now.sha256}) and can never change; publish a new version",
             rule="immutable",
         )
     if now.until is None and not commit.may_overwrite:
@@ -491,23 +513,33 @@ def _remember_freshness(commits: list[Commit]) -> None:
         _write_freshness([newest[key] for key in sorted(newest)])
 
 
-def _lock_repository(repo: Repo) -> Repository:
-    row = Repository.objects.select_for_update().filter(pk=repo.id).only("head", "changed_at").first()
-    if row is None:
-        raise NotFound(f"repository {repo.key} is no more")
-    return row
+@dataclass(slots=True)
+class _Locked:
+    """A repository's row, locked: the number of its newest change and when that was."""
+
+    id: int
+    head: int
+    changed_at: datetime | None
 
 
-def _new_change(row: Repository, actor: str, action: str, detail: dict[str, Any]) -> int:
+def _lock_repository(number: int, key: str) -> _Locked:
+    rows = database.rows(f"SELECT id, head, changed_at FROM repos_repository WHERE id = %s {database.exclusive_lock()}", [number])
+    if not rows:
+        raise NotFound(f"repository {key} is no more")
+    ((_, head, changed_at),) = rows
+    return _Locked(number, head, database.moment(changed_at))
+
+
+def _new_change(row: _Locked, actor: str, action: str, detail: dict[str, Any]) -> int:
     """Raise the head of the locked `row` by one and insert the Change that has this number, which is returned."""
     moment = database.now()
     row.head += 1
     row.changed_at = max(moment, row.changed_at) if row.changed_at else moment
     at = database.parameter(row.changed_at)
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE repos_repository SET head = %s, changed_at = %s WHERE id = %s", [row.head, at, row.pk])
+        cursor.execute("UPDATE repos_repository SET head = %s, changed_at = %s WHERE id = %s", [row.head, at, row.id])
     change = {
-        "repository_id": row.pk, "number": row.head, "at": at, "actor": actor, "origin": "", "action": action,
+        "repository_id": row.id, "number": row.head, "at": at, "actor": actor, "origin": "", "action": action,
         "detail": database.document(detail),
     }  # fmt: skip
     database.insert("repos_change", [change])

@@ -161,9 +161,15 @@ def test_a_refused_asset_refuses_all_that_were_to_come_with_it(repository):
 @pytest.mark.parametrize("immutable", [[], ["a"]])
 def test_a_commit_reads_as_much_however_long_the_history_of_its_path(repository, monkeypatch, immutable):
     repo = repository("raw")
-    read = []
-    make = Asset.from_db.__func__
-    monkeypatch.setattr(Asset, "from_db", classmethod(lambda *arguments: read.append(1) or make(*arguments)))
+    read: list[tuple] = []
+    ask = database.rows
+
+    def asked(sql: str, values) -> list[tuple]:
+        found = ask(sql, values)
+        read.extend(found if "repos_asset" in sql else ())
+        return found
+
+    monkeypatch.setattr(database, "rows", asked)
 
     def rows_of_a_push_after_a_delete(content: bytes) -> int:
         publish.delete(repo, ["a"], "tester")

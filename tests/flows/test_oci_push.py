@@ -269,21 +269,23 @@ def test_an_abandoned_upload_is_reaped(images, world, nothing_stored):
     abandoned, alive = images.session("abandoned"), images.session("alive")
     images.ask("PATCH", abandoned, FIRST)
     images.ask("PATCH", alive, FIRST)
-    age(world, abandoned)
+    world.execute(f"UPDATE repos_upload SET touched_at = '2020-01-01 00:00:00' WHERE id = '{abandoned.rpartition('/')[2][:32]}'")
     world.manage("gc")
-    assert where(images, abandoned)[0] == 404
+    assert parts(world) == 1
     assert where(images, alive) == (204, "0-5999")
     images.ask("DELETE", alive)
 
 
-def age(world, location: str) -> None:
-    """Let an upload have been untouched for longer than any is kept."""
-    world.manage(
-        "shell", "-c",
-        "from datetime import timedelta; from repos import database, models, sessions;"
-        f"models.Upload.objects.filter(pk='{location.rpartition('/')[2][:32]}')"
-        ".update(touched_at=database.now() - sessions.LIFETIME - timedelta(seconds=1))",
-    )  # fmt: skip
+def test_an_upload_that_was_begun_and_never_sent_to_is_over_after_a_day(images, world):
+    code = (
+        "import time; from unittest import mock; from repos import catalogue, models, sessions;"
+        "repo = catalogue.load_one(models.Repository.objects.get(key='local')); now = time.time();"
+        "mock.patch('time.time', lambda: now - {}).start();"
+        "print(sessions.name(sessions.begin(repo, 'begun', 'developer')))"
+    )
+    young, old = (world.manage("shell", "-c", code.format(age)).stdout.split()[-1] for age in (86_000, 86_401))
+    assert where(images, f"/v2/local/begun/blobs/uploads/{young}") == (204, "0-0")
+    assert where(images, f"/v2/local/begun/blobs/uploads/{old}")[0] == 404
 
 
 # Digests (what is claimed is checked)
