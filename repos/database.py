@@ -111,7 +111,7 @@ def moment(value: Any) -> Any:
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
 
 
-def parameter(value: datetime) -> Any:
+def parameter(value: datetime | None) -> Any:
     """A timestamp as a raw query takes it."""
     return connection.ops.adapt_datetimefield_value(value)
 

@@ -161,7 +161,8 @@ def close(repo: Repo, choose: Callable[[QuerySet[Asset]], QuerySet[Asset]], acto
         chosen = dict(choose(Asset.objects.filter(repository_id=repo.id, until=None)).values_list("pk", "path"))
         if not chosen:
             return None
-        number = _new_change(row, actor, Change.Action.DELETE, {"paths": sorted(chosen.values())})
+        number = row.new_change(actor, Change.Action.DELETE, {"paths": sorted(chosen.values())})
+        row.write()
         Asset.objects.filter(pk__in=chosen).update(until=number)
     return number
 
@@ -169,7 +170,8 @@ def close(repo: Repo, choose: Callable[[QuerySet[Asset]], QuerySet[Asset]], acto
 def configured(repository: Repository, detail: dict[str, Any], actor: str) -> None:
     """Record that a repository's configuration is now `detail` (without secrets). To be called in the caller's transaction."""
     row = _lock_repository(repository.pk, repository.key)
-    _new_change(row, actor, Change.Action.CONFIGURE, detail)
+    row.new_change(actor, Change.Action.CONFIGURE, detail)
+    row.write()
     repository.head, repository.changed_at = row.head, row.changed_at
 
 
@@ -325,47 +327,49 @@ def _insert(commits: list[Commit], action: str) -> dict[int, Outcome | Problem]:
         except NotFound as gone:
             outcomes |= {id(commit): gone for commit in mine}
             continue
-        for together in [mine] if action == Change.Action.FILL else [[commit] for commit in mine]:
-            outcomes |= _insert_into(row, repo, together, blobs, action)
+        outcomes |= _insert_into(row, repo, mine, blobs, action)
     return outcomes
 
 
 def _insert_into(
     row: _Locked, repo: Repo, commits: list[Commit], blobs: dict[str, int], action: str
 ) -> dict[int, Outcome | Problem]:
+    """What the rules allow of it, each commit held against what those before it leave; then all rows at once."""
     standing = _standing(repo, commits)
     outcomes: dict[int, Outcome | Problem] = {}
-    replaced: list[_Standing] = []
-    kept: list[_Standing] = []
-    added: dict[str, New] = {}
-    actor = ""
+    added: list[tuple[New, dict[str, Any]]] = []
+    closed: dict[int, list[int]] = {}
+    kept: list[int] = []
     for commit in commits:
         try:
             _check_fence(commit)
             _check_needs(commit)
             news = _what_is_new(commit, standing)
+            if action == Change.Action.FILL and any(key in standing and standing[key].row for key in news):
+                raise Unavailable("the same path is being filled with other bytes; try again")
         except Problem as problem:
             outcomes[id(commit)] = problem
             continue
-        if any(key in added and added[key].bytes.sha256 != new.bytes.sha256 for key, new in news.items()):
-            outcomes[id(commit)] = Unavailable("the same path is being filled with other bytes; try again")
-            continue
-        replaced += [standing[key] for key in news if key in standing and standing[key].until is None and key not in added]
-        kept += [standing[key] for key in commit.keys if key not in news]
-        added |= news
-        actor = commit.actor
+        if news and not (action == Change.Action.FILL and row.changes):
+            row.new_change(commit.actor, action)
+        for key, new in news.items():
+            if (now := standing.get(key)) is not None and now.until is None:
+                now.close(row.head, closed)
+            asset = _asset(repo, new, blobs, row.head)
+            standing[key] = _Standing(0, None, new.described.media_type, new.bytes.sha256, asset)
+            added.append((new, asset))
+        kept += [standing[key].id for key in commit.keys if key not in news and standing[key].row is None]
         if commit.ends:
             commit.ends()
-        outcomes[id(commit)] = Outcome(row.head + bool(added), bool(news))
-    if added:
-        number = _new_change(row, actor, action, {})
-        if replaced:
-            Asset.objects.filter(pk__in=[asset.id for asset in replaced]).update(until=number)
-        database.insert("repos_asset", [_asset(repo, new, blobs, number) for new in added.values()])
-        database.insert("repos_description", _descriptions(repo, added.values(), blobs), or_nothing=True)
-        database.insert("repos_reference", _references(added.values(), blobs), or_nothing=True)
+        outcomes[id(commit)] = Outcome(row.head, bool(news))
+    row.write()
+    for number, ids in closed.items():
+        Asset.objects.filter(pk__in=ids).update(until=number)
+    database.insert("repos_asset", [asset for _, asset in added])
+    database.insert("repos_description", _descriptions(repo, (new for new, _ in added), blobs), or_nothing=True)
+    database.insert("repos_reference", _references((new for new, _ in added), blobs), or_nothing=True)
     if kept and action == Change.Action.PUBLISH:
-        usage.wanted(asset.id for asset in kept)
+        usage.wanted(kept)
     _remember_freshness([commit for commit in commits if isinstance(outcomes[id(commit)], Outcome)])
     return outcomes
 
@@ -379,14 +383,22 @@ def _check_fence(commit: Commit) -> None:
         raise Unavailable("this fetch took longer than its lease and another replaced it; try again", rule="proxy.lease")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Standing:
-    """An asset that stands at a path key, or, with `until`, the one that stood there last."""
+    """What stands at a path key, or, with `until`, what stood there last; `row` where it is not written yet."""
 
     id: int
     until: int | None
     media_type: str
     sha256: str
+    row: dict[str, Any] | None = None
+
+    def close(self, number: int, closed: dict[int, list[int]]) -> None:
+        """Let it end with this change; `closed` has the ids of those that are to be told so, by change."""
+        if self.row is None:
+            closed.setdefault(number, []).append(self.id)
+        else:
+            self.row["until"] = number
 
 
 STANDING = """
@@ -464,7 +476,7 @@ def _asset(repo: Repo, new: New, blobs: dict[str, int], number: int) -> dict[str
         "repository_id": repo.id, "path": new.path, "path_key": repo.format.path_key(new.path),
         "blob_id": blobs[new.bytes.sha256], "media_type": new.described.media_type,
         "package": new.described.package, "version": new.described.version, "labels": database.document({}),
-        "since": number,
+        "since": number, "until": None,
     }  # fmt: skip
 
 
@@ -515,35 +527,46 @@ def _remember_freshness(commits: list[Commit]) -> None:
 
 @dataclass(slots=True)
 class _Locked:
-    """A repository's row, locked: the number of its newest change and when that was."""
+    """A repository's row, locked: the number of its newest change, when that was, and what is new until `write`."""
 
     id: int
     head: int
     changed_at: datetime | None
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+    def new_change(self, actor: str, action: str, detail: dict[str, Any] | None = None) -> int:
+        """Raise the head by one, for a Change of this number, which is returned."""
+        if not self.changes:
+            moment = database.now()
+            self.changed_at = max(moment, self.changed_at) if self.changed_at else moment
+        self.head += 1
+        self.changes.append(
+            {
+                "repository_id": self.id, "number": self.head, "at": self._at, "actor": actor, "origin": "",
+                "action": action, "detail": database.document(detail or {}),
+            }
+        )  # fmt: skip
+        return self.head
+
+    def write(self) -> None:
+        if self.changes:
+            with connection.cursor() as cursor:
+                sql = "UPDATE repos_repository SET head = %s, changed_at = %s WHERE id = %s"
+                cursor.execute(sql, [self.head, self._at, self.id])
+            database.insert("repos_change", self.changes)
+            self.changes = []
+
+    @property
+    def _at(self) -> Any:
+        return database.parameter(self.changed_at)
 
 
 def _lock_repository(number: int, key: str) -> _Locked:
-    rows = database.rows(f"SELECT id, head, changed_at FROM repos_repository WHERE id = %s {database.exclusive_lock()}", [number])
+    rows = database.rows(f"SELECT head, changed_at FROM repos_repository WHERE id = %s {database.exclusive_lock()}", [number])
     if not rows:
         raise NotFound(f"repository {key} is no more")
-    ((_, head, changed_at),) = rows
+    ((head, changed_at),) = rows
     return _Locked(number, head, database.moment(changed_at))
-
-
-def _new_change(row: _Locked, actor: str, action: str, detail: dict[str, Any]) -> int:
-    """Raise the head of the locked `row` by one and insert the Change that has this number, which is returned."""
-    moment = database.now()
-    row.head += 1
-    row.changed_at = max(moment, row.changed_at) if row.changed_at else moment
-    at = database.parameter(row.changed_at)
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE repos_repository SET head = %s, changed_at = %s WHERE id = %s", [row.head, at, row.id])
-    change = {
-        "repository_id": row.id, "number": row.head, "at": at, "actor": actor, "origin": "", "action": action,
-        "detail": database.document(detail),
-    }  # fmt: skip
-    database.insert("repos_change", [change])
-    return row.head
 
 
 class _Group:

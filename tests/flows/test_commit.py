@@ -6,6 +6,8 @@ import contextlib
 import errno
 import hashlib
 import resource
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -73,8 +75,8 @@ STAGES = {
     "after the blob's row": (publish, "_lock_blobs", True),
     "at the repository's lock": (publish, "_lock_repository", False),
     "at the comparison": (publish, "_standing", True),
-    "at the change": (publish, "_new_change", False),
-    "after the change": (publish, "_new_change", True),
+    "at the change": (publish._Locked, "write", False),
+    "after the change": (publish._Locked, "write", True),
     "at the assets": (publish, "_descriptions", False),
     "at the end of the transaction": (publish, "_remember_freshness", True),
     "after the commit": (publish, "_delete_unused", False),
@@ -277,6 +279,74 @@ def test_bytes_that_cannot_be_deleted_leave_nobody_waiting_for_the_commit(reposi
         assert group.commit(later).created
     gc.sweep(grace=NOW, stray=NOW)
     assert list(fsck.check(scrub=True, grace=NOW)) == []
+
+
+def test_publications_that_wait_together_are_one_transaction_and_each_its_own_change(repository):
+    repo = repository("raw", immutable=["fixed"])
+    group = publish._Group(Change.Action.PUBLISH)
+    ended: list[str] = []
+
+    def commit(stack: contextlib.ExitStack, actor: str, overwrite: bool, **contents: bytes) -> publish.Commit:
+        news = []
+        for path, content in contents.items():
+            incoming = stack.enter_context(store().receive())
+            incoming.write(content)
+            news.append(New(path, Bytes.of(incoming), repo.format.describe(path, incoming.open, published=True)))
+        one = publish.Commit(repo, news, actor, overwrite, ends=lambda: ended.append(actor))
+        publish._store_what_is_missing(publish._contents([one]))
+        return one
+
+    with contextlib.ExitStack() as stack:
+        first = commit(stack, "first", True, tag=b"1", fixed=b"1")
+        again = commit(stack, "again", True, tag=b"1")
+        moves = commit(stack, "moves", True, tag=b"2")
+        refused = commit(stack, "refused", True, fixed=b"2", other=b"2")
+        creates = commit(stack, "creates", False, tag=b"3")
+        last = commit(stack, "last", True, tag=b"1", own=b"4")
+        group._waiting = [first, again, moves, refused, creates]
+        group.commit(last)
+    outcomes = {one.actor: one.future.exception() or one.future.result() for one in (first, again, moves, refused, creates, last)}
+    assert [name for name, outcome in outcomes.items() if isinstance(outcome, Problem)] == ["refused", "creates"]
+    assert ended[-4:] == ["first", "again", "moves", "last"]
+    made = Change.objects.filter(repository_id=repo.id, action="publish").order_by("number")
+    assert list(made.values_list("actor", flat=True)) == ["first", "moves", "last"]
+    numbers = list(made.values_list("number", flat=True))
+    assert numbers == list(range(numbers[0], numbers[0] + 3))
+    assert outcomes["again"] == publish.Outcome(numbers[0], False)
+    history = Asset.objects.filter(repository_id=repo.id, path="tag").order_by("since").values_list("since", "until")
+    assert list(history) == [(numbers[0], numbers[1]), (numbers[1], numbers[2]), (numbers[2], None)]
+    assert set(Asset.objects.filter(repository_id=repo.id).values_list("path", flat=True)) == {"tag", "fixed", "own"}
+    gc.sweep(grace=NOW, stray=NOW)
+    assert list(fsck.check(scrub=True, grace=NOW)) == []
+
+
+def test_who_publishes_to_one_repository_at_once_waits_for_few_transactions(repository, monkeypatch):
+    repo = repository("raw")
+    begun, at_once, commit_all = [], threading.Event(), publish._commit_all
+
+    def counted(commits, action) -> None:
+        begun.append(len(commits))
+        assert at_once.wait(60)  # the first holds its turn until all others wait for theirs
+        commit_all(commits, action)
+
+    monkeypatch.setattr(publish, "_commit_all", counted)
+    group = publish._group_of(repo, Change.Action.PUBLISH)
+    with ThreadPoolExecutor(20) as pool:
+        waiting = [pool.submit(put_and_leave, repo, f"file{n}") for n in range(20)]
+        deadline = time.monotonic() + 60
+        while len(begun) + len(group._waiting) < 20:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        at_once.set()
+        assert len({future.result().number for future in waiting}) == 20
+    assert begun == [1, 19]
+
+
+def put_and_leave(repo, path: str) -> publish.Outcome:
+    try:
+        return put(repo, {path: path.encode()})
+    finally:
+        connection.close()
 
 
 def test_many_who_declare_new_digests_of_stored_bytes_do_not_stop_each_other(server):
