@@ -8,6 +8,7 @@ what takes long: a large body, or a client that does not read.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import socket
@@ -17,7 +18,7 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
-from django.db import DatabaseError, connection
+from django.db import connection
 from gunicorn import util
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
@@ -82,19 +83,16 @@ class Worker(ThreadWorker):
             batch = [self._known.get()]
             while not self._known.empty():
                 batch.append(self._known.get())
-            try:
-                ended = [conn for conn, answer in self._that_hold(batch) if self._send(conn, answer)]
-            except Exception:
-                log.exception("requests that were known could not be answered")
-                continue
+            ended = [conn for conn, answer in self._that_hold(batch) if self._send(conn, answer)]
             if ended:
                 self.method_queue.defer(self._keep_alive, ended)
 
     def _that_hold(self, batch: list[tuple[TConn, hot.Answer]]) -> list[tuple[TConn, hot.Answer]]:
-        """Those whose answers still hold; the others go to the threads."""
+        """Those whose answers still hold; the others go to the threads, where whatever is wrong is told of."""
         try:
             holding = hot.current([answer for _, answer in batch])
-        except DatabaseError:
+        except Exception:
+            log.warning("what was answered before could not be compared with the database", exc_info=True)
             connection.close()
             holding = [False] * len(batch)
         for (conn, _), holds in zip(batch, holding, strict=True):
@@ -105,22 +103,22 @@ class Worker(ThreadWorker):
 
     def _send(self, conn: TConn, answer: hot.Answer) -> bool:
         """Send what can be sent without waiting; whether that was all. The rest is a thread's."""
+        head = answer.head + _date()
+        content = head + (answer.body or b"")
+        sent = 0
         try:
             conn.sock.recv(len(conn.head))
-            head = answer.head + _date()
             if answer.body is None:
                 self._in_thread(conn, _send_file, head, answer)
                 return False
-            content = head + answer.body
-            sent = conn.sock.send(content)
-            if sent < len(content):
-                self._in_thread(conn, _send_rest, content[sent:])
-            return sent == len(content)
-        except BlockingIOError:
-            self._in_thread(conn, _send_rest, content)
+            with contextlib.suppress(BlockingIOError):
+                sent = conn.sock.send(content)
         except OSError:
             self.method_queue.defer(self.finish_request, conn, CLOSED)
-        return False
+            return False
+        if sent < len(content):
+            self._in_thread(conn, _send_rest, content[sent:])
+        return sent == len(content)
 
     def _in_thread(self, conn: TConn, send: Any, *content: Any) -> None:
         future = self.tpool.submit(send, conn, *content)
