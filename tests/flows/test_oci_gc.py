@@ -237,7 +237,8 @@ def test_an_abandoned_upload_ends_and_one_in_use_does_not(here, app):
     app.add(used, content[2000:4000])
     assert parts(here) == 3
     sweep(here)
-    assert app.come(abandoned) is None and app.come(used) == 4000
+    assert (app.come(abandoned), app.come(used)) == (0, 4000), "a name tells its age itself, and this one is as young as it is"
+    assert app.finish(abandoned, digest(content)).status == 400
     assert parts(here) == 2
     assert app.finish(used, digest(content), content[4000:]).status == 201
     assert app.has_blob(content)
