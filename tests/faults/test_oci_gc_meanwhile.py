@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.parts.images import Image, image
+from tests.parts.registryclient import RegistryClient
 from tests.parts.server import Server
-from tests.parts.steps import Image, Images, image
 
 LAYERS = 200
 PUSHERS = 4
@@ -55,13 +56,13 @@ def here(server) -> Server:
     return here
 
 
-def push(app: Images, one: Image, tag: str) -> bool:
+def push(app: RegistryClient, one: Image, tag: str) -> bool:
     """As clients do, which send layers anew where they are told that these are no more. Whether they were told."""
     again = False
     for _ in range(ATTEMPTS):
         for content in one.blobs:
             assert app.put_blob(content).status == 201
-        answer = app.put_manifest(one.manifest, tag)
+        answer = app.put(tag, one.manifest)
         if answer.status == 201:
             return again
         assert answer.status == 400 and b"MANIFEST_BLOB_UNKNOWN" in answer.body, answer
@@ -71,7 +72,7 @@ def push(app: Images, one: Image, tag: str) -> bool:
 
 def made(worker: int, n: int) -> Image:
     """Each with layers of its own, and one that is in all images, and so is met by several pushers and the sweep."""
-    return image(f"{worker} {n}", layers=LAYERS // PUSHERS // IMAGES, size=20_000, shared=image("base", layers=1).blobs[1:])
+    return image(f"{worker} {n}", [20_000] * (LAYERS // PUSHERS // IMAGES), shared=image("base", [3000]).blobs[1:])
 
 
 @pytest.mark.parametrize("unheld", [600, 0.5])
@@ -79,14 +80,14 @@ def test_every_image_that_was_acknowledged_while_gc_swept_is_pulled_whole(here, 
     """With a grace that is longer than a push nobody is told to begin again; with one that is not, some may be."""
 
     def push_all(worker: int) -> int:
-        app = Images(here, f"local/team{worker}/app")
+        app = RegistryClient(here, f"local/team{worker}/app")
         return sum(push(app, made(worker, n), f"v{n}") for n in range(IMAGES))
 
     with sweeping(here, unheld), ThreadPoolExecutor(PUSHERS) as pool:
         told = sum(pool.map(push_all, range(PUSHERS)))
     assert unheld < 600 or not told
     for worker in range(PUSHERS):
-        app = Images(here, f"local/team{worker}/app")
+        app = RegistryClient(here, f"local/team{worker}/app")
         assert [n for n in range(IMAGES) if not app.has(made(worker, n), f"v{n}")] == []
     assert here.manage("fsck", "--scrub").stdout.strip() == "clean"
 
@@ -95,8 +96,8 @@ def test_layers_that_come_and_go_while_gc_sweeps_are_never_missing_below_a_manif
     """The same few in two images, so that pushes, deletions and sweeps meet at the same rows and bytes."""
 
     def push_and_delete(worker: int) -> None:
-        app = Images(here, f"local/app{worker % 2}")
-        one = image("the same", worker=worker)
+        app = RegistryClient(here, f"local/app{worker % 2}")
+        one = image("the same", (3000, 3000), worker=worker)
         for n in range(15):
             push(app, one, f"w{worker}-{n}")
             assert app.has(one, f"w{worker}-{n}"), "nobody else deletes this manifest"

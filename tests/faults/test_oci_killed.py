@@ -8,9 +8,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.parts.images import Image, image
 from tests.parts.oci import digest
+from tests.parts.registryclient import RegistryClient, parts
 from tests.parts.server import Server
-from tests.parts.steps import Image, Images, image
 
 POINTS = 20
 SIZE = 150_000
@@ -58,7 +59,7 @@ class Killer:
 class Push:
     """One client at its push, with what it was told."""
 
-    app: Images
+    app: RegistryClient
     image: Image
     tag: str
     killer: Killer
@@ -110,12 +111,12 @@ class Push:
             assert came is not None and came >= self.came[name], "bytes were acknowledged and have not come"
             return self.sessions[name], came
         self.killer.happens()
-        self.sessions[name], self.came[name] = self.app.begin(), 0
+        self.sessions[name], self.came[name] = self.app.session(), 0
         return self.sessions[name], 0
 
     def _manifest(self) -> None:
         self.killer.happens()
-        answer = self.app.put_manifest(self.image.manifest, self.tag)
+        answer = self.app.put(self.tag, self.image.manifest)
         assert answer.status == 201, answer
         self.acknowledged += [f"manifests/{self.tag}", f"manifests/{self.image.digest}"]
 
@@ -130,10 +131,10 @@ def test_a_push_goes_on_after_a_kill_at_any_of_twenty_points_and_the_image_is_wh
     here.apply({"repositories": [{"key": "local", "format": "oci", "kind": "local"}]})
     random_moments = random.Random(22)
     killer = Killer(here)
-    app = Images(here, "local/app")
-    Push(app, image("undisturbed", size=SIZE), "undisturbed", killer).run()
+    app = RegistryClient(here, "local/app")
+    Push(app, image("undisturbed", (SIZE, SIZE)), "undisturbed", killer).run()
     moments = killer.counted
-    images = {f"point{n}": image(f"point {n}", size=SIZE) for n in range(POINTS)}
+    images = {f"point{n}": image(f"point {n}", (SIZE, SIZE)) for n in range(POINTS)}
     for n, (tag, one) in enumerate(images.items()):
         killer.at(moments * n // POINTS, random_moments.uniform(0, 0.05))
         Push(app, one, tag, killer).run()
@@ -141,7 +142,7 @@ def test_a_push_goes_on_after_a_kill_at_any_of_twenty_points_and_the_image_is_wh
 
     here.days_pass()
     here.manage("gc", "--grace", "0", "--stray", "0")
-    assert list((here.data / "blobs" / "parts").iterdir()) == [], "of uploads that nobody came back to"
+    assert parts(here) == 0, "of uploads that nobody came back to"
     assert list((here.data / "blobs" / "incoming").iterdir()) == []
     assert here.query("SELECT count(*) FROM repos_upload") == (0,)
     assert here.manage("fsck", "--scrub", "--grace", "0").stdout.strip() == "clean"

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.parts.images import image
 from tests.parts.oci import digest
+from tests.parts.registryclient import RegistryClient
 from tests.parts.server import ROOT, Server
-from tests.parts.steps import Images, image
 
 MEBIBYTE = 1 << 20
 PIECE = random.Random(7).randbytes(MEBIBYTE)
@@ -34,10 +35,10 @@ def digest_of_pieces(count: int) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
-def bytes_pulled(app: Images, name: str) -> int:
+def bytes_pulled(app: RegistryClient, name: str) -> int:
     """How many of the blob's bytes come, seen to be the right ones, and read without being held."""
     with contextlib.closing(app.server.connect()) as connection:
-        connection.request("GET", f"/v2/{app.name}/blobs/{name}", headers=app.server.authorization(app.user))
+        connection.request("GET", f"/v2/{app.name}/blobs/{name}", headers=app.authorization)
         answer = connection.getresponse()
         assert answer.status == 200
         hasher, count = hashlib.sha256(), 0
@@ -52,18 +53,18 @@ def bytes_pulled(app: Images, name: str) -> int:
 def test_a_large_layer_is_pushed_and_pulled_in_little_memory(server, mebibytes):
     here = server()
     here.apply({"repositories": [{"key": "local", "format": "oci", "kind": "local"}]})
-    app = Images(here, "local/app")
+    app = RegistryClient(here, "local/app")
     small = image("small")
     app.push(small, "latest")
     assert app.has(small, "latest")
     memory = here.memory_peak()
 
     name = digest_of_pieces(mebibytes)
-    streamed = app.begin()
+    streamed = app.session()
     assert app.add(streamed, pieces(mebibytes)).status == 202  # in chunks of the transfer, as docker does
     assert app.finish(streamed, name).status == 201
     app.delete(f"blobs/{name}")
-    in_parts = app.begin()
+    in_parts = app.session()
     for n in range(4):
         size = mebibytes // 4 * MEBIBYTE
         assert app.add(in_parts, pieces(mebibytes // 4), n * size, size).status == 202
@@ -77,11 +78,11 @@ def test_when_the_disk_is_full_what_was_acknowledged_stays_and_uploads_go_on_whe
     script = 'mkdir -p "$ENTREPOT_DATA/blobs" && mount -t tmpfs -o size=32m none "$ENTREPOT_DATA/blobs" && exec "$@"'
     here: Server = server(prefix=["unshare", "-m", "sh", "-c", script, "sh"])
     here.apply({"repositories": [{"key": "local", "format": "oci", "kind": "local"}]})
-    app = Images(here, "local/app")
-    before = image("before", layers=1, size=8 * MEBIBYTE)
+    app = RegistryClient(here, "local/app")
+    before = image("before", [8 * MEBIBYTE])
     app.push(before, "latest")
     content = PIECE * 24
-    session = app.begin()
+    session = app.session()
     assert app.add(session, content[: 8 * MEBIBYTE], 0).status == 202
 
     full(app.add(session, content[8 * MEBIBYTE :], 8 * MEBIBYTE))

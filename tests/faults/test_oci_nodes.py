@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.parts.api import PASSWORD
 from tests.parts.oci import digest, index
+from tests.parts.registryclient import RegistryClient
 from tests.parts.server import Server
-from tests.parts.steps import Images
 
 NODES = 3
 PIECE = 100_000
-PASSWORD = "the-password-of-everybody"
 TAG_HISTORY = """
 SELECT bytes.sha256, asset.since, asset.until FROM repos_asset asset
   JOIN repos_blob bytes ON bytes.id = asset.blob_id JOIN repos_repository repository ON repository.id = asset.repository_id
@@ -39,9 +39,9 @@ def nodes(server) -> list[Server]:
 
 
 def test_an_upload_goes_on_at_any_node(nodes):
-    app = Images(nodes[0], "local/round-robin")
+    app = RegistryClient(nodes[0], "local/round-robin")
     content = random.Random(14).randbytes(10 * PIECE)
-    session = app.begin()
+    session = app.session()
     for n in range(9):
         start = n * PIECE
         assert app.on(nodes[n % NODES]).add(session, content[start : start + PIECE], start).status == 202
@@ -50,9 +50,9 @@ def test_an_upload_goes_on_at_any_node(nodes):
 
 
 def test_an_upload_goes_on_at_the_other_nodes_when_one_is_killed_while_it_receives(nodes):
-    app = Images(nodes[0], "local/killed-node")
+    app = RegistryClient(nodes[0], "local/killed-node")
     content = random.Random(15).randbytes(10 * PIECE)
-    session = app.begin()
+    session = app.session()
     for n in range(5):
         start = n * PIECE
         assert app.on(nodes[n % NODES]).add(session, content[start : start + PIECE], start).status == 202
@@ -78,10 +78,10 @@ def test_an_upload_goes_on_at_the_other_nodes_when_one_is_killed_while_it_receiv
 
 def test_of_two_parts_for_the_same_place_one_is_taken_and_the_other_refused(nodes):
     """Sent to several nodes at once, as by a client that gave up on one too early."""
-    app = Images(nodes[0], "local/same-place")
+    app = RegistryClient(nodes[0], "local/same-place")
     content = random.Random(16).randbytes(2 * PIECE)
     for _ in range(5):
-        session = app.begin()
+        session = app.session()
         with ThreadPoolExecutor(9) as pool:
             sent = [pool.submit(app.on(nodes[n % NODES]).add, session, content[:PIECE], 0) for n in range(9)]
             statuses = sorted(job.result().status for job in sent)
@@ -93,10 +93,10 @@ def test_of_two_parts_for_the_same_place_one_is_taken_and_the_other_refused(node
 
 
 def test_of_fifty_writers_of_one_tag_at_three_nodes_none_vanishes_and_the_last_has_it(nodes):
-    app = Images(nodes[0], "local/fifty")
+    app = RegistryClient(nodes[0], "local/fifty")
     manifests = [index(text=f"writer {n}") for n in range(50)]
     with ThreadPoolExecutor(50) as pool:
-        sent = [pool.submit(app.on(nodes[n % NODES]).put_manifest, manifests[n], "latest") for n in range(50)]
+        sent = [pool.submit(app.on(nodes[n % NODES]).put, "latest", manifests[n]) for n in range(50)]
         answers = [job.result() for job in sent]
     assert [answer.status for answer in answers] == [201] * 50
     history = nodes[0].rows(TAG_HISTORY.format(path="fifty/manifests/latest"))
@@ -110,17 +110,17 @@ def test_of_fifty_writers_of_one_tag_at_three_nodes_none_vanishes_and_the_last_h
 
 
 def test_of_writers_that_may_only_create_exactly_one_gets_a_tag(nodes):
-    app = Images(nodes[0], "local/create-only", ("robot", PASSWORD))
+    app = RegistryClient(nodes[0], "local/create-only").by("robot")
     manifests = [index(text=f"creator {n}") for n in range(24)]
     for tag in ("latest", "v1", "v2"):
         with ThreadPoolExecutor(24) as pool:
-            sent = [pool.submit(app.on(nodes[n % NODES]).put_manifest, manifests[n], tag) for n in range(24)]
+            sent = [pool.submit(app.on(nodes[n % NODES]).put, tag, manifests[n]) for n in range(24)]
             answers = [job.result() for job in sent]
         (winner,) = [n for n, answer in enumerate(answers) if answer.status == 201]
         assert {answer.status for n, answer in enumerate(answers) if n != winner} == {403}
         assert all(b"DENIED" in answer.body for n, answer in enumerate(answers) if n != winner)
         assert {app.on(node).ask("GET", f"manifests/{tag}").body for node in nodes} == {manifests[winner]}
         assert len(nodes[0].rows(TAG_HISTORY.format(path=f"create-only/manifests/{tag}"))) == 1
-        assert app.put_manifest(manifests[winner], tag).status == 201, "the same again changes nothing"
+        assert app.put(tag, manifests[winner]).status == 201, "the same again changes nothing"
         (loser, *_) = [n for n in range(24) if n != winner]
-        assert app.put_manifest(manifests[loser], tag).status == 403, "and none later"
+        assert app.put(tag, manifests[loser]).status == 403, "and none later"

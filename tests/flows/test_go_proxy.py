@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from tests.gomodules import make_zip
-from tests.parts.server import ADMIN_PASSWORD
+from tests.parts.server import ADMIN_PASSWORD, named
 from tests.parts.upstream import Handler, Upstream
 
 ADMIN = ("admin", ADMIN_PASSWORD)
@@ -57,8 +57,7 @@ def world(server, up, second):
 @pytest.fixture
 def go(world):
     def go(path: str, repository: str = "public", **headers: str):
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return world.request("GET", f"/go/{repository}/{path}", headers=named, user=ADMIN)
+        return world.request("GET", f"/go/{repository}/{path}", headers=named(headers), user=ADMIN)
 
     return go
 

@@ -22,8 +22,8 @@ from repos.formats.go import vcs
 from repos.formats.go.sandbox import Scratch
 from tests.gomodules import make_zip
 from tests.parts import golang
-from tests.parts.githost import LOGIN, GitHost, basic, seeing
-from tests.parts.server import ADMIN_PASSWORD
+from tests.parts.githost import LOGIN, GitHost, seeing
+from tests.parts.server import ADMIN_PASSWORD, basic
 from tests.parts.upstream import Upstream
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="host names need root and unshare")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.parts.api import ADMIN, Api
+from tests.parts.images import plain
 from tests.parts.oci import (
     CONFIG,
     DOCKER_LIST,
@@ -22,7 +23,7 @@ from tests.parts.oci import (
     index,
     manifest,
 )
-from tests.parts.pushing import CAST, Images, code, parts
+from tests.parts.registryclient import CAST, RegistryClient, code, parts
 
 LARGEST = 4 * 1024 * 1024
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
@@ -32,14 +33,14 @@ FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 def world(server):
     here = server(ENTREPOT_WORKERS="2")
     here.apply(CAST)
-    Images(here).push("app", "base", "layer")
+    RegistryClient(here, "local").by("developer").of("app").push(plain("layer"), "base")
     return here
 
 
 @pytest.fixture
-def images(world) -> Images:
+def images(world) -> RegistryClient:
     """The image `app` has the config `{}` and a layer `layer`, and a manifest of both."""
-    return Images(world)
+    return RegistryClient(world, "local").by("developer")
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def nothing_stored_by_refusal(images, world):
     def refused(image: str, content: bytes, status: int, error: str, media_type: str = MANIFEST) -> None:
         before = world.counts(), world.query("SELECT count(*) FROM repos_blob")
         for reference in ("refused", digest(content)):
-            answer = images.put(image, reference, content, media_type)
+            answer = images.of(image).put(reference, content, media_type)
             assert (answer.status, code(answer)) == (status, error), answer
         assert (world.counts(), world.query("SELECT count(*) FROM repos_blob")) == before
 
@@ -84,11 +85,11 @@ def test_a_manifest_comes_back_to_the_byte_as_what_it_was(images, media_type):
     content = document(mediaType=media_type) if media_type in (MANIFEST, DOCKER_MANIFEST) else index(BASE, mediaType=media_type)
     content = b"\n  " + content.replace(b", ", b" ,\t") + b"\r\n\r\n"
     name = digest(content)
-    answer = images.put("app", "kinds", content)
+    answer = images.of("app").put("kinds", content)
     assert (answer.status, answer.headers["Docker-Content-Digest"]) == (201, name)
     assert answer.headers["Location"] == f"/v2/local/app/manifests/{name}"
     for reference in ("kinds", name):
-        found = images.get("app", reference)
+        found = images.of("app").get(reference)
         assert (found.status, found.body, found.headers["Content-Type"]) == (200, content, media_type)
         assert found.headers["Docker-Content-Digest"] == name
 
@@ -96,9 +97,9 @@ def test_a_manifest_comes_back_to_the_byte_as_what_it_was(images, media_type):
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_a_manifest_is_taken_by_its_digest_alone(images, world, algorithm):
     content = document(annotations={"by": algorithm})
-    answer = images.put("app", digest(content, algorithm), content)
+    answer = images.of("app").put(digest(content, algorithm), content)
     assert (answer.status, answer.headers["Docker-Content-Digest"]) == (201, digest(content, algorithm))
-    found = images.get("app", digest(content, algorithm))
+    found = images.of("app").get(digest(content, algorithm))
     assert (found.body, found.headers["Docker-Content-Digest"]) == (content, digest(content, algorithm))
     assert world.query(f"SELECT count(*) FROM repos_asset WHERE version LIKE '%{digest(content, algorithm)}'") == (1,)
 
@@ -106,15 +107,15 @@ def test_a_manifest_is_taken_by_its_digest_alone(images, world, algorithm):
 def test_a_content_type_may_have_parameters(images):
     for n, header in enumerate((f"{MANIFEST}; charset=utf-8", f"{MANIFEST};charset=UTF-8", f" {MANIFEST} ")):
         content = document(annotations={"n": str(n)})
-        assert images.put("app", "parameters", content, header).status == 201
-        assert images.get("app", "parameters").headers["Content-Type"] == MANIFEST
+        assert images.of("app").put("parameters", content, header).status == 201
+        assert images.of("app").get("parameters").headers["Content-Type"] == MANIFEST
 
 
 def test_artifacts_of_any_kind_are_taken(images):
     empty = {**descriptor(b"{}", "application/vnd.oci.empty.v1+json"), "data": base64.b64encode(b"{}").decode()}
     chart = descriptor(b"{}", "application/x.chart.v1+json")
     for more in ({"artifactType": "application/x.sbom", "config": empty}, {"config": chart}):
-        assert images.put("app", "artifact", document(layers=[descriptor(b"layer", "text/x.spdx")], **more)).status == 201
+        assert images.of("app").put("artifact", document(layers=[descriptor(b"layer", "text/x.spdx")], **more)).status == 201
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -122,17 +123,17 @@ def test_artifacts_of_any_kind_are_taken(images):
 def test_a_subject_may_be_absent_and_is_told_of(images, there, kind):
     subject = descriptor(BASE if there else b"nowhere", MANIFEST)
     content = document(subject=subject) if kind == MANIFEST else index(BASE, subject=subject)
-    answer = images.put("app", digest(content), content)
+    answer = images.of("app").put(digest(content), content)
     assert (answer.status, answer.headers["OCI-Subject"]) == (201, subject["digest"])
 
 
 def test_without_a_subject_none_is_told_of(images):
-    assert "OCI-Subject" not in images.put("app", "plain", BASE).headers
+    assert "OCI-Subject" not in images.of("app").put("plain", BASE).headers
 
 
 def test_layers_that_are_not_distributed_need_not_be_here(images):
     foreign = descriptor(b"elsewhere", FOREIGN, urls=["https://elsewhere.example/layer"])
-    assert images.put("app", "foreign", document(layers=[foreign, descriptor(b"layer")])).status == 201
+    assert images.of("app").put("foreign", document(layers=[foreign, descriptor(b"layer")])).status == 201
 
 
 def test_a_chain_of_indexes_is_taken_and_each_needs_the_next(images, nothing_stored_by_refusal):
@@ -140,14 +141,14 @@ def test_a_chain_of_indexes_is_taken_and_each_needs_the_next(images, nothing_sto
     for n in range(20):
         outer = index(inner, text=f"level {n}")
         nothing_stored_by_refusal("app", index(outer, text="too early"), 400, "MANIFEST_BLOB_UNKNOWN", INDEX)
-        assert images.put("app", digest(outer), outer).status == 201
+        assert images.of("app").put(digest(outer), outer).status == 201
         inner = outer
 
 
 def test_the_largest_manifest_is_taken(images):
     content = filled(LARGEST)
-    assert images.put("app", "largest", content).status == 201
-    assert images.get("app", "largest").body == content
+    assert images.of("app").put("largest", content).status == 201
+    assert images.of("app").get("largest").body == content
 
 
 def filled(size: int) -> bytes:
@@ -205,7 +206,7 @@ def test_a_manifest_is_refused_under_a_type_that_is_not_its_own(images, nothing_
 @pytest.mark.parametrize("kind", ["config", "layer", "child"])
 def test_what_a_manifest_needs_must_be_in_the_image(images, nothing_stored_by_refusal, kind):
     """Though another image of the repository has it."""
-    images.push("elsewhere", "v1", "elsewhere")
+    images.of("elsewhere").push(plain("elsewhere"), "v1")
     other = manifest(b"{}", b"elsewhere")
     content, media_type = {
         "config": (document(config=descriptor(b"elsewhere", CONFIG)), MANIFEST),
@@ -247,11 +248,11 @@ def test_bombs_at_once_cost_the_server_little(images, world):
     """reliability: they are refused, and the server's memory stays where it was."""
     warm = filled(LARGEST - 1)
     with ThreadPoolExecutor(8) as pool:
-        assert {answer.status for answer in pool.map(lambda _: images.put("app", "warm", warm), range(32))} == {201}
+        assert {answer.status for answer in pool.map(lambda _: images.of("app").put("warm", warm), range(32))} == {201}
     counts = world.counts()
     before = world.memory_peak()
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda name: images.put("app", "refused", BOMBS[name], MANIFEST), [*BOMBS] * 4))
+        answers = list(pool.map(lambda name: images.of("app").put("refused", BOMBS[name], MANIFEST), [*BOMBS] * 4))
     assert {(answer.status, code(answer)) for answer in answers} == {(400, "MANIFEST_INVALID")}
     assert world.memory_peak() - before < 700 * 1024 * 1024
     assert world.counts() == counts
@@ -269,41 +270,41 @@ def test_what_is_neither_tag_nor_digest_is_refused(images, nothing_stored, refer
 
 def test_a_manifest_under_another_digest_is_refused(images, nothing_stored):
     for other in (digest(b"other"), digest(b"other", "sha512")):
-        answer = images.put("app", other, BASE)
+        answer = images.of("app").put(other, BASE)
         assert (answer.status, code(answer)) == (400, "DIGEST_INVALID")
 
 
 # One change
 
 
-def change(images: Images) -> int:
+def change(images: RegistryClient) -> int:
     """The number of the repository's newest change."""
-    return images.server.query(f"SELECT head FROM repos_repository WHERE key = '{images.repository}'")[0]
+    return images.server.query(f"SELECT head FROM repos_repository WHERE key = '{images.name}'")[0]
 
 
 def test_a_manifest_and_its_tag_are_one_change(images):
     content = document(annotations={"one": "change"})
     before = change(images)
-    assert images.put("app", "together", content).status == 201
+    assert images.of("app").put("together", content).status == 201
     assert change(images) == before + 1
     rows = images.server.rows(f"SELECT path FROM repos_asset WHERE since = {before + 1} AND package = 'app'")
     assert sorted(rows) == [(f"app/manifests/{digest(content)}",), ("app/manifests/together",)]
 
 
 def test_the_same_push_again_makes_no_change(images):
-    content = images.push("again", "v1", "again")
+    content = images.of("again").push(plain("again"), "v1")
     before = change(images)
-    assert images.push("again", "v1", "again") == content
+    assert images.of("again").push(plain("again"), "v1") == content
     assert change(images) == before
-    assert images.put("again", "v2", content).status == 201
+    assert images.of("again").put("v2", content).status == 201
     assert change(images) == before + 1
     rows = images.server.rows(f"SELECT path FROM repos_asset WHERE since = {before + 1} AND package = 'again'")
     assert rows == [("again/manifests/v2",)], "another tag of what is here is the tag alone"
 
 
 def test_a_tag_that_moved_keeps_its_former_digests_in_the_history(images):
-    contents = [images.push("moving", "latest", f"version {n}") for n in range(3)]
-    assert images.get("moving", "latest").body == contents[-1]
+    contents = [images.of("moving").push(plain(f"version {n}"), "latest") for n in range(3)]
+    assert images.of("moving").get("latest").body == contents[-1]
     api = Api(images.server, ADMIN)
     told = api.items("repositories/local/assets/moving/manifests/latest")
     assert [f"sha256:{one['digests']['sha256']}" for one in told] == [digest(content) for content in reversed(contents)]
@@ -311,42 +312,42 @@ def test_a_tag_that_moved_keeps_its_former_digests_in_the_history(images):
         then = api.items(f"repositories/local/assets/?at={one['since']}")
         tag = next(each for each in then if each["path"] == "moving/manifests/latest")
         assert f"sha256:{tag['digests']['sha256']}" == digest(content)
-        assert images.get("moving", digest(content)).body == content
+        assert images.of("moving").get(digest(content)).body == content
 
 
 # Reading
 
 
 def test_a_head_tells_what_a_get_would(images):
-    images.put("app", "head", BASE)
+    images.of("app").put("head", BASE)
     for reference in ("head", digest(BASE)):
-        get, head = images.get("app", reference), images.ask("HEAD", f"app/manifests/{reference}")
+        get, head = images.of("app").get(reference), images.ask("HEAD", f"app/manifests/{reference}")
         assert (head.status, head.body) == (200, b"")
         assert {**head.headers, "Date": ""} == {**get.headers, "Date": ""}
         assert get.headers["Content-Length"] == str(len(BASE))
 
 
 def test_who_has_a_manifest_already_gets_304(images):
-    images.put("app", "etag", BASE)
-    etag = images.get("app", "etag").headers["ETag"]
+    images.of("app").put("etag", BASE)
+    etag = images.of("app").get("etag").headers["ETag"]
     for tag in (etag, f"W/{etag}", f'"other", {etag}', "*"):
-        again = images.get("app", "etag", If_None_Match=tag)
+        again = images.of("app").get("etag", If_None_Match=tag)
         assert (again.status, again.body) == (304, b"")
-    assert images.get("app", "etag", If_None_Match='"other"').status == 200
+    assert images.of("app").get("etag", If_None_Match='"other"').status == 200
 
 
 def test_a_tag_is_asked_for_again_and_a_digest_never(images):
-    images.put("app", "cached", BASE)
-    assert images.get("app", "cached").headers["Cache-Control"] == "private, no-cache"
-    assert "immutable" in images.get("app", digest(BASE)).headers["Cache-Control"]
+    images.of("app").put("cached", BASE)
+    assert images.of("app").get("cached").headers["Cache-Control"] == "private, no-cache"
+    assert "immutable" in images.of("app").get(digest(BASE)).headers["Cache-Control"]
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", INDEX, f"{DOCKER_MANIFEST}, {DOCKER_LIST}", "text/html", "application/json;q=0.1"])
 def test_a_manifest_is_answered_whatever_is_accepted(images, accept):
     """Clients rely on it, and a digest has one media type."""
-    images.put("app", "accept", BASE)
+    images.of("app").put("accept", BASE)
     for reference in ("accept", digest(BASE)):
-        answer = images.get("app", reference, Accept=accept)
+        answer = images.of("app").get(reference, Accept=accept)
         assert (answer.status, answer.headers["Content-Type"], answer.body) == (200, MANIFEST, BASE)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from repos.blobs import CHUNK
 from tests.parts.oci import digest
-from tests.parts.pushing import CAST, Images, asked, code, parts
+from tests.parts.registryclient import CAST, RegistryClient, asked, code, parts
 from tests.parts.server import Answer
 
 CONTENT = bytes(range(256)) * 40
@@ -26,8 +26,8 @@ def world(server):
 
 
 @pytest.fixture
-def images(world) -> Images:
-    return Images(world)
+def images(world) -> RegistryClient:
+    return RegistryClient(world, "local").by("developer")
 
 
 @pytest.fixture
@@ -42,15 +42,10 @@ def nothing_stored(world):
     assert stored() == before
 
 
-def where(images: Images, location: str) -> tuple[int, str]:
+def where(images: RegistryClient, location: str) -> tuple[int, str]:
     """What an upload's status says: the HTTP status and Range."""
     answer = images.ask("GET", location)
     return answer.status, answer.headers.get("Range", "")
-
-
-def is_served(images: Images, image: str, content: bytes, algorithm: str = "sha256") -> bool:
-    answer = images.ask("GET", f"{image}/blobs/{digest(content, algorithm)}")
-    return (answer.status, answer.body) == (200, content)
 
 
 # Whole
@@ -60,25 +55,25 @@ def is_served(images: Images, image: str, content: bytes, algorithm: str = "sha2
 @pytest.mark.parametrize("content", [b"", b"x", CONTENT], ids=["empty", "a byte", "some"])
 def test_a_blob_is_taken_in_one_request(images, content, algorithm):
     name = digest(content, algorithm)
-    answer = images.ask("POST", f"one/blobs/uploads/{asked({'digest': name})}", content)
+    answer = images.of("one").put_blob(content, algorithm)
     assert answer.status == 201
     assert answer.headers["Docker-Content-Digest"] == name
     assert answer.headers["Location"] == f"/v2/local/one/blobs/{name}"
     assert images.ask("GET", answer.headers["Location"]).body == content
-    assert is_served(images, "one", content, algorithm)
+    assert images.of("one").has_blob(content, algorithm)
 
 
 def test_a_blob_is_taken_in_one_request_of_chunks(images):
     answer = images.ask("POST", f"one/blobs/uploads/{asked({'digest': digest(CONTENT * 2)})}", iter([CONTENT, CONTENT]))
     assert answer.status == 201
-    assert is_served(images, "one", CONTENT * 2)
+    assert images.of("one").has_blob(CONTENT * 2)
 
 
 def test_the_same_blob_again_makes_no_change(images, world):
-    images.push_blob("again", CONTENT)
+    images.of("again").push_blob(CONTENT)
     before = world.counts()
-    images.push_blob("again", CONTENT)
-    location = images.session("again")
+    images.of("again").push_blob(CONTENT)
+    location = images.of("again").session()
     assert images.finish(location, digest(CONTENT), CONTENT).status == 201
     assert world.counts() == before
 
@@ -87,7 +82,7 @@ def test_the_same_blob_again_makes_no_change(images, world):
 
 
 def test_an_upload_goes_on_where_the_last_part_ended(images, world):
-    answer = images.begin("parts")
+    answer = images.of("parts").begin()
     location = answer.headers["Location"]
     assert (answer.status, answer.headers["Range"]) == (202, "0-0")
     assert answer.headers["Docker-Upload-UUID"] in location
@@ -98,21 +93,21 @@ def test_an_upload_goes_on_where_the_last_part_ended(images, world):
     assert (last.status, last.headers["Range"]) == (202, f"0-{len(CONTENT) - 1}")
     done = images.finish(location, digest(CONTENT))
     assert (done.status, done.headers["Docker-Content-Digest"]) == (201, digest(CONTENT))
-    assert is_served(images, "parts", CONTENT)
+    assert images.of("parts").has_blob(CONTENT)
     assert parts(world) == 0, "nothing is left of an upload that has ended"
 
 
 def test_parts_need_not_say_which_bytes_they_are(images):
-    location = images.session("streamed")
+    location = images.of("streamed").session()
     assert images.ask("PATCH", location, iter([FIRST[:1000], FIRST[1000:]])).status == 202
     assert images.ask("PATCH", location, LAST).status == 202
     assert images.finish(location, digest(CONTENT)).status == 201
-    assert is_served(images, "streamed", CONTENT)
+    assert images.of("streamed").has_blob(CONTENT)
 
 
 @pytest.mark.parametrize("header", ["0-5999", "bytes 0-5999/*", "bytes=0-5999", "bytes 0-5999/10240"])
 def test_content_range_is_understood_with_and_without_a_unit(images, header):
-    location = images.session("unit")
+    location = images.of("unit").session()
     assert images.ask("PATCH", location, FIRST, Content_Range=header).status == 202
     images.ask("DELETE", location)
 
@@ -121,28 +116,28 @@ def test_content_range_is_understood_with_and_without_a_unit(images, header):
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_the_last_bytes_may_come_with_the_end(images, algorithm, framing):
     image = f"last-{algorithm}-{framing}"
-    location = images.session(image)
+    location = images.of(image).session()
     images.ask("PATCH", location, FIRST)
     body, ranged = (LAST, {"Content_Range": f"6000-{len(CONTENT) - 1}"}) if framing == "length" else (iter([LAST]), {})
     assert images.finish(location, digest(CONTENT, algorithm), body, **ranged).status == 201
-    assert is_served(images, image, CONTENT, algorithm)
+    assert images.of(image).has_blob(CONTENT, algorithm)
 
 
 def test_all_bytes_may_come_with_the_end(images):
-    location = images.session("monolithic")
+    location = images.of("monolithic").session()
     assert images.finish(location, digest(CONTENT), CONTENT).status == 201
-    assert is_served(images, "monolithic", CONTENT)
+    assert images.of("monolithic").has_blob(CONTENT)
 
 
 @pytest.mark.parametrize("body", [None, b"", iter(())], ids=["no body", "a length of 0", "no chunk"])
 def test_the_empty_blob_needs_no_part(images, body):
-    location = images.session("empty")
+    location = images.of("empty").session()
     assert images.finish(location, digest(b""), body).status == 201
-    assert is_served(images, "empty", b"")
+    assert images.of("empty").has_blob(b"")
 
 
 def test_an_empty_part_changes_nothing(images):
-    location = images.session("nothing")
+    location = images.of("nothing").session()
     for body in (b"", iter(()), None):
         assert images.ask("PATCH", location, body).status == 202
     assert where(images, location) == (204, "0-0")
@@ -150,7 +145,7 @@ def test_an_empty_part_changes_nothing(images):
 
 
 def test_what_is_cancelled_is_gone(images, world, nothing_stored):
-    location = images.session("cancelled")
+    location = images.of("cancelled").session()
     images.ask("PATCH", location, FIRST)
     assert images.ask("DELETE", location).status == 204
     for answer in (
@@ -161,16 +156,16 @@ def test_what_is_cancelled_is_gone(images, world, nothing_stored):
 
 
 def test_what_has_ended_is_not_continued(images):
-    location = images.session("ended")
+    location = images.of("ended").session()
     assert images.finish(location, digest(CONTENT), CONTENT).status == 201
     answer = images.ask("PATCH", location, b"more")
     assert (answer.status, code(answer)) == (404, "BLOB_UPLOAD_UNKNOWN")
-    assert is_served(images, "ended", CONTENT)
+    assert images.of("ended").has_blob(CONTENT)
 
 
 @pytest.mark.parametrize("start", [0, 1, 5999, 6001, 10**12])
 def test_a_part_out_of_order_is_refused_and_loses_nothing(images, start):
-    location = images.session("order")
+    location = images.of("order").session()
     images.ask("PATCH", location, FIRST, Content_Range="0-5999")
     for answer in (
         images.ask("PATCH", location, LAST, Content_Range=f"{start}-{start + len(LAST) - 1}"),
@@ -179,7 +174,7 @@ def test_a_part_out_of_order_is_refused_and_loses_nothing(images, start):
         assert (answer.status, code(answer)) == (416, "BLOB_UPLOAD_INVALID")
         assert (answer.headers["Range"], answer.headers["Location"]) == ("0-5999", location)
     assert images.finish(location, digest(CONTENT), LAST).status == 201
-    assert is_served(images, "order", CONTENT)
+    assert images.of("order").has_blob(CONTENT)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +185,7 @@ def test_a_part_out_of_order_is_refused_and_loses_nothing(images, start):
     ],
 )  # fmt: skip
 def test_a_content_range_that_cannot_be_is_refused_and_nothing_kept(images, header):
-    location = images.session("range")
+    location = images.of("range").session()
     for answer in (
         images.ask("PATCH", location, FIRST, Content_Range=header),
         images.finish(location, digest(FIRST), FIRST, Content_Range=header),
@@ -202,7 +197,7 @@ def test_a_content_range_that_cannot_be_is_refused_and_nothing_kept(images, head
 
 @pytest.mark.parametrize("sent", [None, b"", b"x", FIRST + b"x", iter([FIRST[:9]]), iter([FIRST, b"more"])])
 def test_a_body_of_other_length_than_its_content_range_is_refused_and_nothing_kept(images, sent):
-    location = images.session("length")
+    location = images.of("length").session()
     answer = images.ask("PATCH", location, sent, Content_Range="0-5999")
     assert (answer.status, code(answer)) == (400, "BLOB_UPLOAD_INVALID")
     assert where(images, location) == (204, "0-0")
@@ -212,7 +207,7 @@ def test_a_body_of_other_length_than_its_content_range_is_refused_and_nothing_ke
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_of_a_part_that_broke_off_what_came_is_kept_and_the_push_goes_on(images, framing):
     content = CONTENT * 200
-    location = images.session("broken")
+    location = images.of("broken").session()
     broken_patch(images, location, content, framing)
     assert eventually(lambda: where(images, location)[1] != "0-0")
     kept = int(where(images, location)[1].removeprefix("0-")) + 1
@@ -220,10 +215,10 @@ def test_of_a_part_that_broke_off_what_came_is_kept_and_the_push_goes_on(images,
     last = images.ask("PATCH", location, content[kept:], Content_Range=f"{kept}-{len(content) - 1}")
     assert last.status == 202
     assert images.finish(location, digest(content)).status == 201
-    assert is_served(images, "broken", content)
+    assert images.of("broken").has_blob(content)
 
 
-def broken_patch(images: Images, location: str, content: bytes, framing: str) -> None:
+def broken_patch(images: RegistryClient, location: str, content: bytes, framing: str) -> None:
     """Send half of a part and end the sending side."""
     connection = images.server.connect()
     sizes = {"Content-Length": str(len(content))} if framing == "length" else {"Transfer-Encoding": "chunked"}
@@ -246,7 +241,7 @@ def eventually(holds: Callable[[], bool]) -> bool:
 
 
 def test_of_two_parts_at_once_one_is_taken_and_the_other_told_where_to_go_on(images, world):
-    location = images.session("two")
+    location = images.of("two").session()
     connection = images.server.connect()
     connection.putrequest("PATCH", location)
     for name, value in {"Content-Length": str(len(FIRST)), **images.authorization}.items():
@@ -261,12 +256,12 @@ def test_of_two_parts_at_once_one_is_taken_and_the_other_told_where_to_go_on(ima
     assert (slow.status, slow.headers["Range"], slow.headers["Location"]) == (416, "0-5999", location)
     connection.close()
     assert images.finish(location, digest(CONTENT), LAST).status == 201
-    assert is_served(images, "two", CONTENT)
+    assert images.of("two").has_blob(CONTENT)
     assert parts(world) == 0
 
 
 def test_an_abandoned_upload_is_reaped(images, world, nothing_stored):
-    abandoned, alive = images.session("abandoned"), images.session("alive")
+    abandoned, alive = images.of("abandoned").session(), images.of("alive").session()
     images.ask("PATCH", abandoned, FIRST)
     images.ask("PATCH", alive, FIRST)
     world.execute(f"UPDATE repos_upload SET touched_at = '2020-01-01 00:00:00' WHERE id = '{abandoned.rpartition('/')[2][:32]}'")
@@ -309,11 +304,11 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_digest_is_refused_and_nothing_stored(images, nothing_stored, name):
     wrong = WRONG[name]
-    unfinished = images.session("wrong")
+    unfinished = images.of("wrong").session()
     images.ask("PATCH", unfinished, FIRST)
     answers = [
         images.ask("POST", f"wrong/blobs/uploads/{asked({'digest': wrong})}", CONTENT),
-        images.finish(images.session("wrong"), wrong, CONTENT),
+        images.finish(images.of("wrong").session(), wrong, CONTENT),
         images.finish(unfinished, wrong, LAST),
     ]
     for answer in answers:
@@ -322,7 +317,7 @@ def test_a_wrong_digest_is_refused_and_nothing_stored(images, nothing_stored, na
 
 
 def test_an_end_without_a_digest_is_refused_and_nothing_stored(images, nothing_stored):
-    location = images.session("wrong")
+    location = images.of("wrong").session()
     answer = images.ask("PUT", location, CONTENT)
     assert (answer.status, code(answer)) == (400, "DIGEST_INVALID")
     images.ask("DELETE", location)
@@ -352,7 +347,7 @@ def test_a_whole_that_breaks_off_is_refused_and_nothing_stored(images, world, no
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "PUT", "DELETE"])
 def test_an_upload_is_only_of_its_image_and_of_who_began_it(images, nothing_stored, method):
-    location = images.session("mine")
+    location = images.of("mine").session()
     images.ask("PATCH", location, FIRST)
     path = f"{location}{asked({'digest': digest(FIRST)})}" if method == "PUT" else location
     body = b"" if method in ("PATCH", "PUT") else None
@@ -369,41 +364,41 @@ def test_an_upload_is_only_of_its_image_and_of_who_began_it(images, nothing_stor
 
 
 def test_who_may_not_write_begins_no_upload(images, nothing_stored):
-    assert images.by("reader").begin("one").status == 403
-    assert images.by("outsider").begin("one").status == 404
-    assert images.by("").begin("one").status == 401
-    assert images.by("", "open").begin("one").status == 401
+    assert images.by("reader").of("one").begin().status == 403
+    assert images.by("outsider").of("one").begin().status == 404
+    assert images.by("").of("one").begin().status == 401
+    assert images.by("", "open").of("one").begin().status == 401
 
 
 # Mounting
 
 
-def mounted(images: Images, image: str, digest: str, source: str | None) -> Answer:
-    return images.begin(image, mount=digest, **({} if source is None else {"from_": source}))
+def mounted(images: RegistryClient, image: str, digest: str, source: str | None) -> Answer:
+    return images.of(image).begin(mount=digest, **({} if source is None else {"from_": source}))
 
 
 @pytest.mark.parametrize("source", ["local/source", "other/source", "virtual/source", None])
 def test_a_blob_is_mounted_from_an_image_that_one_may_read(images, world, source):
     image, repository = f"mount-{str(source).replace('/', '-').lower()}", "other" if source == "other/source" else "local"
     content = image.encode()
-    name = images.by("developer", repository).push_blob("source", content)
+    name = images.by("developer", repository).of("source").push_blob(content)
     _, assets, objects = world.counts()
     answer = mounted(images, image, name, source)
     assert (answer.status, answer.headers["Docker-Content-Digest"]) == (201, name)
     assert answer.headers["Location"] == f"/v2/local/{image}/blobs/{name}"
-    assert is_served(images, image, content)
+    assert images.of(image).has_blob(content)
     assert world.counts()[1:] == (assets + 1, objects), "no bytes were moved"
 
 
 def test_a_blob_is_mounted_by_a_digest_of_another_algorithm(images):
     name = digest(b"mounted by sha512", "sha512")
-    assert images.ask("POST", f"source/blobs/uploads/{asked({'digest': name})}", b"mounted by sha512").status == 201
+    assert images.of("source").put_blob(b"mounted by sha512", "sha512").status == 201
     assert mounted(images, "mounted", name, "local/source").status == 201
-    assert is_served(images, "mounted", b"mounted by sha512", "sha512")
+    assert images.of("mounted").has_blob(b"mounted by sha512", "sha512")
 
 
 def test_a_blob_may_be_mounted_where_it_is_already(images, world):
-    name = images.push_blob("source", b"there already")
+    name = images.of("source").push_blob(b"there already")
     before = world.counts()
     assert mounted(images, "source", name, "local/source").status == 201
     assert world.counts() == before
@@ -426,7 +421,7 @@ SOURCES = [
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_blob_that_one_may_not_read_is_mounted_exactly_as_one_that_is_absent(images, world, nothing_stored, source):
     """reliability: neither status, headers nor body tell whether it is there; an upload begins, as for any other."""
-    hidden = images.by("owner", "secret").push_blob("hidden", b"hidden bytes")
+    hidden = images.by("owner", "secret").of("hidden").push_blob(b"hidden bytes")
     here = images.by("developer", "local")
     answers = [mounted(here, "guess", name, source) for name in (hidden, ABSENT)]
     for answer in answers:
@@ -442,12 +437,12 @@ def test_a_blob_that_one_may_not_read_is_mounted_exactly_as_one_that_is_absent(i
 @pytest.fixture(autouse=True, scope="module")
 def _hidden_is_there(world):
     """Before any count, so that it is no test's."""
-    Images(world, "secret", "owner").push_blob("hidden", b"hidden bytes")
+    RegistryClient(world, "secret").by("owner").of("hidden").push_blob(b"hidden bytes")
 
 
 def test_who_may_read_some_images_mounts_only_from_those(images):
-    name = images.push_blob("team/base", b"of the team")
-    private = images.push_blob("private/base", b"not of the team")
+    name = images.of("team/base").push_blob(b"of the team")
+    private = images.of("private/base").push_blob(b"not of the team")
     team = images.by("team")
     assert mounted(team, "team/app", name, "local/team/base").status == 201
     assert mounted(team, "team/app", private, "local/private/base").status == 202
@@ -468,8 +463,8 @@ def test_what_was_deleted_where_it_was_is_not_mounted(images, nothing_stored):
 
 @pytest.fixture(autouse=True, scope="module")
 def _deleted_is_gone(world):
-    owner = Images(world, "local", "owner")
-    name = owner.push_blob("gone", b"deleted")
+    owner = RegistryClient(world, "local").by("owner")
+    name = owner.of("gone").push_blob(b"deleted")
     assert owner.ask("DELETE", f"gone/blobs/{name}").status == 202
 
 
@@ -477,7 +472,7 @@ def _deleted_is_gone(world):
 
 
 def test_a_head_of_a_blob_tells_what_a_get_would(images):
-    name = images.push_blob("read", CONTENT)
+    name = images.of("read").push_blob(CONTENT)
     get, head = images.ask("GET", f"read/blobs/{name}"), images.ask("HEAD", f"read/blobs/{name}")
     assert (head.status, head.body) == (200, b"")
     assert {**head.headers, "Date": ""} == {**get.headers, "Date": ""}
@@ -486,7 +481,7 @@ def test_a_head_of_a_blob_tells_what_a_get_would(images):
 
 
 def test_a_part_of_a_blob_is_served(images):
-    name = images.push_blob("read", CONTENT)
+    name = images.of("read").push_blob(CONTENT)
     answer = images.ask("GET", f"read/blobs/{name}", Range="bytes=100-199")
     assert (answer.status, answer.body) == (206, CONTENT[100:200])
     assert answer.headers["Content-Range"] == f"bytes 100-199/{len(CONTENT)}"
@@ -496,7 +491,7 @@ def test_a_part_of_a_blob_is_served(images):
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_blob_of_one_image_is_none_of_another(images, method):
     """Whether a client may see a blob is asked of the image, never of the store."""
-    name = images.push_blob("read", CONTENT)
+    name = images.of("read").push_blob(CONTENT)
     assert images.ask(method, f"other-image/blobs/{name}").status == 404
     assert images.by("developer", "other").ask(method, f"read/blobs/{name}").status == 404
 

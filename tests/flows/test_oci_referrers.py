@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.flows.test_oci_tags import listed
+from tests.parts.images import plain
 from tests.parts.oci import CONFIG, INDEX, MANIFEST, descriptor, digest, index, manifest
-from tests.parts.pushing import CAST, Images
+from tests.parts.registryclient import CAST, RegistryClient
 
 SUBJECT = manifest(b"{}", b"subject")
 SBOM = "application/x.sbom"
@@ -20,24 +21,24 @@ SIGNATURE = "application/x.signature"
 def world(server):
     here = server(ENTREPOT_WORKERS="1")
     here.apply(CAST)
-    Images(here).push("app", "v1", "subject")
+    RegistryClient(here, "local").by("developer").of("app").push(plain("subject"), "v1")
     return here
 
 
 @pytest.fixture
-def images(world) -> Images:
-    return Images(world)
+def images(world) -> RegistryClient:
+    return RegistryClient(world, "local").by("developer")
 
 
-def attach(images: Images, image: str = "app", subject: bytes = SUBJECT, **more: Any) -> bytes:
+def attach(images: RegistryClient, image: str = "app", subject: bytes = SUBJECT, **more: Any) -> bytes:
     """An index, which needs nothing to be there, that refers to the subject."""
     content = index(subject=descriptor(subject, MANIFEST), **more)
-    answer = images.put(image, digest(content), content)
+    answer = images.of(image).put(digest(content), content)
     assert (answer.status, answer.headers["OCI-Subject"]) == (201, digest(subject))
     return content
 
 
-def referrers(images: Images, subject: bytes = SUBJECT, image: str = "app", query: str = "") -> list[dict[str, Any]]:
+def referrers(images: RegistryClient, subject: bytes = SUBJECT, image: str = "app", query: str = "") -> list[dict[str, Any]]:
     return listed(images, f"{image}/referrers/{digest(subject)}{query}")[0]["manifests"]
 
 
@@ -56,7 +57,7 @@ def test_a_referrer_is_listed_as_its_descriptor_with_type_and_annotations(images
 
 def test_an_image_that_says_no_type_is_of_that_of_its_config(images):
     content = manifest(b"{}", b"subject", subject=descriptor(b"by config", MANIFEST))
-    assert images.put("app", digest(content), content).status == 201
+    assert images.of("app").put(digest(content), content).status == 201
     assert [one["artifactType"] for one in referrers(images, b"by config")] == [CONFIG]
 
 
@@ -96,7 +97,7 @@ def test_a_referrer_is_of_its_own_image(images):
 def test_a_referrer_to_what_is_absent_is_found_when_that_comes(images):
     subject = manifest(b"{}", b"later")
     attach(images, "later", subject)
-    assert images.push("later", "v1", "later") == subject
+    assert images.of("later").push(plain("later"), "v1") == subject
     assert len(referrers(images, subject, "later")) == 1
 
 
@@ -108,8 +109,8 @@ def test_a_referrer_of_which_there_is_nothing_to_say_is_listed_too(images):
 
 def test_a_referrer_under_a_tag_is_listed_once(images):
     content = attach(images, subject=b"tagged")
-    images.put("app", "signature", content)
-    images.put("app", "again", content)
+    images.of("app").put("signature", content)
+    images.of("app").put("again", content)
     assert [one["digest"] for one in referrers(images, b"tagged")] == [digest(content)]
 
 
@@ -135,7 +136,7 @@ def test_annotations_too_large_for_a_list_are_left_out_of_it(images):
     found = {one["digest"]: one for one in referrers(images, b"large")}
     assert found[digest(large)] == {**descriptor(large, INDEX), "artifactType": SBOM}
     assert found[digest(small)]["annotations"] == {"text": "x" * 65_000}
-    assert images.get("app", digest(large)).body == large
+    assert images.of("app").get(digest(large)).body == large
 
 
 def test_a_page_is_no_larger_than_what_clients_take_for_a_manifest(images):

@@ -19,9 +19,10 @@ from registry.server import certificate_files
 from repos.blobs import CHUNK
 from tests.parts import oci
 from tests.parts.api import ADMIN
-from tests.parts.registry import Registry, Tokens, TokenServer, basic, denying, seen_by
-from tests.parts.remotes import CONFIG, LAYER, Remote, codes, image, open_remotes, tags
-from tests.parts.server import Answer
+from tests.parts.registry import Registry, Tokens, TokenServer, denying, seen_by
+from tests.parts.registryclient import code
+from tests.parts.remotes import CONFIG, LAYER, Remote, image, open_remotes, tags
+from tests.parts.server import Answer, basic
 from tests.parts.upstream import Handler, Route, Upstream, head
 
 LOGIN = ("us", "upstream-secret")
@@ -92,7 +93,7 @@ def test_a_token_service_of_the_registrys_own_gets_its_credentials(remote):
     registry.push("team/app", "v1", image())
     assert pulled(remote.get("team/app/manifests/v1"), image())
     asked = [one for one in registry.asked_for if one.path.startswith("/token")]
-    assert [one.authorization for one in asked] == [basic(*LOGIN)]
+    assert [one.authorization for one in asked] == [basic(LOGIN)]
 
 
 @pytest.mark.parametrize("lifetime", [0, -5, 10, 300])
@@ -123,12 +124,12 @@ def test_a_token_service_at_another_origin_gets_no_credentials_unless_it_is_name
     registry.push("team/app", "v1", image())
     remote.configure(**SIGNED_IN)
     refused = remote.get("team/app/manifests/v1")
-    assert refused.status == 403 and codes(refused) == ["DENIED"]
+    assert refused.status == 403 and code(refused) == "DENIED"
     assert "auth" in refused.reason and service.url in refused.reason
     assert service.asked_for and not seen_by(service)
     remote.configure(**SIGNED_IN, auth=service.url)
     assert pulled(remote.get("team/app/manifests/v1"), image())
-    assert set(seen_by(service)) == {basic(*LOGIN)}
+    assert set(seen_by(service)) == {basic(LOGIN)}
 
 
 def test_a_token_service_at_another_origin_that_wants_no_credentials_sees_none(remote, service):
@@ -272,7 +273,7 @@ def test_what_the_registry_denies_by_its_own_name_is_not_called_missing_for_libr
     registry = remote.registry
     registry.routes["/v2/tool/manifests/v1"] = 403
     answer = remote.get("tool/manifests/v1")
-    assert answer.status == 403 and codes(answer) == ["DENIED"] and "upstream" in answer.reason
+    assert answer.status == 403 and code(answer) == "DENIED" and "upstream" in answer.reason
 
 
 def test_referrers_of_an_image_under_library_are_found_there(remote):
@@ -374,7 +375,7 @@ def test_a_tag_that_is_gone_is_missing_and_what_it_named_is_not(remote):
     assert remote.get("team/app/manifests/v1").status == 200
     registry.manifests.clear()
     answer = remote.get("team/app/manifests/v1")
-    assert answer.status == 404 and codes(answer) == ["MANIFEST_UNKNOWN"]
+    assert answer.status == 404 and code(answer) == "MANIFEST_UNKNOWN"
     assert pulled(remote.get(f"team/app/manifests/{digest}"), image())
 
 
@@ -462,7 +463,7 @@ def test_an_index_is_had_though_none_of_its_images_is_and_each_of_them_when_it_i
     assert len(registry.lines()) == 2, "nothing is fetched that nobody asked for"
     assert pulled(remote.get(f"team/app/manifests/{oci.digest(children[0])}"), children[0])
     missing = remote.get(f"team/app/manifests/{oci.digest(children[1])}")
-    assert missing.status == 404 and codes(missing) == ["MANIFEST_UNKNOWN"]
+    assert missing.status == 404 and code(missing) == "MANIFEST_UNKNOWN"
 
 
 # Outages
@@ -501,7 +502,7 @@ def test_a_registry_that_wants_to_be_left_alone_is_and_its_tags_are_served_stale
         for path in ("team/other/manifests/v1", "team/other/tags/list", f"team/other/blobs/{oci.digest(LAYER)}"):
             answer = remote.get(path)
             assert answer.status in (429, 503) and 1 <= int(answer.headers["Retry-After"]) <= 50
-            assert codes(answer) and "left alone" in json.loads(answer.body)["errors"][0]["message"]
+            assert code(answer) and "left alone" in json.loads(answer.body)["errors"][0]["message"]
     assert len(registry.asked_for) == asked
 
 
@@ -538,7 +539,7 @@ def test_in_an_outage_a_cached_tag_is_served_stale_digests_as_ever_and_nothing_i
     for path in ("team/app/manifests/v2", f"team/app/blobs/{NOBODY}", "team/app/tags/list?n=1", "team/other/tags/list"):
         answer = remote.get(path)
         assert answer.status != 404, path
-        assert (answer.status in (403, 502, 503, 504) and codes(answer)) or "Warning" in answer.headers, path
+        assert (answer.status in (403, 502, 503, 504) and code(answer)) or "Warning" in answer.headers, path
 
 
 @pytest.mark.parametrize("name", ["down", "silence", "a cut connection", "a page of HTML"])
@@ -582,7 +583,7 @@ def test_what_the_registry_denies_is_told_as_a_denial(remote, status):
         if status == 403:
             registry.routes[f"/v2/{path}"] = denying(403)
         answer = remote.get(path)
-        assert answer.status == 403 and codes(answer) == ["DENIED"]
+        assert answer.status == 403 and code(answer) == "DENIED"
         assert f"the upstream answered {status}" in json.loads(answer.body)["errors"][0]["message"]
 
 
@@ -687,7 +688,7 @@ def test_a_layer_of_one_image_is_not_another_images(remote):
     registry.push("team/private", "v1", image(), CONFIG, LAYER)
     assert pulled(remote.get(f"team/private/blobs/{oci.digest(LAYER)}"), LAYER)
     answer = remote.get(f"team/other/blobs/{oci.digest(LAYER)}")
-    assert answer.status == 404 and codes(answer) == ["BLOB_UNKNOWN"]
+    assert answer.status == 404 and code(answer) == "BLOB_UNKNOWN"
     assert registry.lines()[-1] == f"GET /v2/team/other/blobs/{oci.digest(LAYER)}"
 
 
@@ -772,7 +773,7 @@ def test_a_list_that_is_null_is_empty(remote):
 
 def test_an_image_that_the_registry_does_not_have_has_no_list(remote):
     answer = remote.get("team/nothing/tags/list")
-    assert answer.status == 404 and codes(answer) == ["NAME_UNKNOWN"]
+    assert answer.status == 404 and code(answer) == "NAME_UNKNOWN"
 
 
 # Referrers
@@ -835,7 +836,7 @@ WRITES = [
 def test_nothing_is_pushed_to_or_deleted_from_a_remote(world, remote, method, path):
     before = world.counts()
     answer = world.request(method, f"/v2/{remote.key}/{path}", image(), {"Content-Type": oci.MANIFEST}, user=ADMIN)
-    assert answer.status == 405 and codes(answer) == ["UNSUPPORTED"]
+    assert answer.status == 405 and code(answer) == "UNSUPPORTED"
     assert world.counts() == before and remote.registry.asked_for == []
 
 
@@ -887,7 +888,7 @@ def test_containerd_says_by_ns_which_registry_it_means(two, stranger):
 @pytest.mark.parametrize("namespace", ["", "unknown.example", "..", "first.example/library", "%00", "second.example"])
 def test_a_registry_that_the_repository_does_not_stand_for_is_not_here(two, stranger, namespace):
     answer = two.get(f"library/debian/manifests/12?ns={namespace}")
-    assert answer.status == 404 and codes(answer) == ["MANIFEST_UNKNOWN"]
+    assert answer.status == 404 and code(answer) == "MANIFEST_UNKNOWN"
     assert two.registry.asked_for == [] and stranger.asked_for == []
 
 

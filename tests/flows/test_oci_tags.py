@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.parts.images import plain
 from tests.parts.oci import INDEX, digest, index, manifest
-from tests.parts.pushing import CAST, Images, code
+from tests.parts.registryclient import CAST, RegistryClient, code
 
 ODD = ["sha256", "sha256-aa", "sha256a", "sha512", "sha511", "sha513", "a", "Z", "_", "0", "v1.10", "v1.9", "v1", "sha2567", "zz"]
 """Tags on either side of what begins with a digest's algorithm, in no order."""
@@ -20,20 +21,20 @@ ODD = ["sha256", "sha256-aa", "sha256a", "sha512", "sha511", "sha513", "a", "Z",
 def world(server):
     here = server(ENTREPOT_WORKERS="2")
     here.apply(CAST)
-    images = Images(here)
+    images = RegistryClient(here, "local").by("developer")
     for tag in ODD:
-        images.put("odd", tag, index(text="odd"))
+        images.of("odd").put(tag, index(text="odd"))
     for algorithm in ("sha256", "sha512"):
-        images.put("odd", digest(index(text=algorithm), algorithm), index(text=algorithm))
+        images.of("odd").put(digest(index(text=algorithm), algorithm), index(text=algorithm))
     return here
 
 
 @pytest.fixture
-def images(world) -> Images:
-    return Images(world)
+def images(world) -> RegistryClient:
+    return RegistryClient(world, "local").by("developer")
 
 
-def tag_of(images: Images, image: str, tag: str) -> str:
+def tag_of(images: RegistryClient, image: str, tag: str) -> str:
     """What the tag leads to, or nothing."""
     answer = images.ask("HEAD", f"{image}/manifests/{tag}")
     return answer.headers["Docker-Content-Digest"] if answer.status == 200 else ""
@@ -44,12 +45,12 @@ def tag_of(images: Images, image: str, tag: str) -> str:
 
 def test_a_tag_that_may_not_move_takes_only_the_bytes_that_it_has(images):
     fixed = images.by("owner", "fixed")
-    first = fixed.push("team/app", "v1", "first")
+    first = fixed.of("team/app").push(plain("first"), "v1")
     for who in (fixed, images.by("developer", "fixed")):
-        refused = who.put("team/app", "v1", index(text="second"))
+        refused = who.of("team/app").put("v1", index(text="second"))
         assert (refused.status, code(refused)) == (409, "DENIED")
         assert "rule: immutable" in refused.headers["X-Entrepot-Reason"]
-        assert who.put("team/app", "v1", first).status == 201
+        assert who.of("team/app").put("v1", first).status == 201
     assert tag_of(fixed, "team/app", "v1") == digest(first)
     assert fixed.ask("GET", f"team/app/manifests/{digest(index(text='second'))}").status == 404, "nothing of it was kept"
 
@@ -58,24 +59,24 @@ def test_a_tag_that_may_not_move_takes_only_the_bytes_that_it_has(images):
 def test_a_tag_that_no_pattern_matches_moves(images, image, tag):
     fixed = images.by("developer", "fixed")
     for text in ("first", "second"):
-        assert fixed.put(image, tag, index(text=text)).status == 201
+        assert fixed.of(image).put(tag, index(text=text)).status == 201
         assert tag_of(fixed, image, tag) == digest(index(text=text))
 
 
 def test_a_deleted_tag_that_may_not_move_comes_back_only_with_the_same_bytes(images):
     fixed = images.by("owner", "fixed")
-    assert fixed.put("team/app", "v2", index(text="first")).status == 201
+    assert fixed.of("team/app").put("v2", index(text="first")).status == 201
     assert fixed.ask("DELETE", "team/app/manifests/v2").status == 202
-    assert fixed.put("team/app", "v2", index(text="second")).status == 409
+    assert fixed.of("team/app").put("v2", index(text="second")).status == 409
     assert tag_of(fixed, "team/app", "v2") == ""
-    assert fixed.put("team/app", "v2", index(text="first")).status == 201
+    assert fixed.of("team/app").put("v2", index(text="first")).status == 201
     assert tag_of(fixed, "team/app", "v2") == digest(index(text="first"))
 
 
-def at_once(images: Images, image: str, tag: str, contents: list[bytes]) -> list[int]:
+def at_once(images: RegistryClient, image: str, tag: str, contents: list[bytes]) -> list[int]:
     """Put each of the manifests by the same tag, all at the same time; the statuses in their order."""
     with ThreadPoolExecutor(len(contents)) as pool:
-        return [answer.status for answer in pool.map(lambda content: images.put(image, tag, content), contents)]
+        return [answer.status for answer in pool.map(lambda content: images.of(image).put(tag, content), contents)]
 
 
 def test_of_twenty_who_push_a_tag_that_may_not_move_one_wins(images):
@@ -91,13 +92,13 @@ def test_of_twenty_who_push_a_tag_that_may_not_move_one_wins(images):
 
 def test_who_may_only_create_moves_no_tag(images):
     creator = images.by("creator")
-    assert creator.put("create", "latest", index(text="first")).status == 201
-    refused = creator.put("create", "latest", index(text="second"))
+    assert creator.of("create").put("latest", index(text="first")).status == 201
+    refused = creator.of("create").put("latest", index(text="second"))
     assert (refused.status, code(refused)) == (403, "DENIED")
     assert tag_of(images, "create", "latest") == digest(index(text="first"))
-    assert creator.put("create", "latest", index(text="first")).status == 201, "the same bytes move nothing"
-    assert creator.put("create", "newer", index(text="second")).status == 201
-    assert images.put("create", "latest", index(text="second")).status == 201, "who may overwrite moves it"
+    assert creator.of("create").put("latest", index(text="first")).status == 201, "the same bytes move nothing"
+    assert creator.of("create").put("newer", index(text="second")).status == 201
+    assert images.of("create").put("latest", index(text="second")).status == 201, "who may overwrite moves it"
 
 
 def test_of_twenty_who_may_only_create_a_tag_one_does(images):
@@ -123,13 +124,13 @@ def test_of_twenty_who_may_overwrite_a_tag_all_do_and_the_last_stays(images):
 
 
 @pytest.fixture
-def owner(images) -> Images:
+def owner(images) -> RegistryClient:
     return images.by("owner")
 
 
 def test_a_tag_is_deleted_and_the_manifest_stays(owner):
-    content = owner.push("deleted", "one", "by tag")
-    owner.put("deleted", "two", content)
+    content = owner.of("deleted").push(plain("by tag"), "one")
+    owner.of("deleted").put("two", content)
     answer = owner.ask("DELETE", "deleted/manifests/one")
     assert (answer.status, answer.body) == (202, b"")
     assert tag_of(owner, "deleted", "one") == ""
@@ -138,9 +139,9 @@ def test_a_tag_is_deleted_and_the_manifest_stays(owner):
 
 
 def test_a_manifest_is_deleted_by_its_digest_with_every_tag_that_leads_to_it(owner):
-    content, other = owner.push("gone", "one", "by digest"), owner.push("gone", "other", "another")
-    owner.put("gone", "two", content)
-    owner.push("gone-too", "one", "by digest")
+    content, other = owner.of("gone").push(plain("by digest"), "one"), owner.of("gone").push(plain("another"), "other")
+    owner.of("gone").put("two", content)
+    owner.of("gone-too").push(plain("by digest"), "one")
     assert owner.ask("DELETE", f"gone/manifests/{digest(content)}").status == 202
     assert [tag_of(owner, "gone", name) for name in ("one", "two", digest(content))] == ["", "", ""]
     assert tag_of(owner, "gone", "other") == digest(other)
@@ -150,9 +151,9 @@ def test_a_manifest_is_deleted_by_its_digest_with_every_tag_that_leads_to_it(own
 
 
 def test_what_a_manifest_needs_is_not_deleted_before_it(owner):
-    content = owner.push("held", "one", "held")
+    content = owner.of("held").push(plain("held"), "one")
     parent = index(content)
-    owner.put("held", "parent", parent)
+    owner.of("held").put("parent", parent)
     for path in (f"held/blobs/{digest(b'held')}", f"held/blobs/{digest(b'{}')}", f"held/manifests/{digest(content)}"):
         answer = owner.ask("DELETE", path)
         assert (answer.status, code(answer)) == (405, "UNSUPPORTED")
@@ -164,9 +165,9 @@ def test_what_a_manifest_needs_is_not_deleted_before_it(owner):
 
 
 def test_a_referrer_holds_not_its_subject(owner):
-    content = owner.push("subject", "one", "subject")
+    content = owner.of("subject").push(plain("subject"), "one")
     subject = {"mediaType": json.loads(content)["mediaType"], "digest": digest(content), "size": len(content)}
-    owner.put("subject", "signature", index(subject=subject))
+    owner.of("subject").put("signature", index(subject=subject))
     assert owner.ask("DELETE", f"subject/manifests/{digest(content)}").status == 202
 
 
@@ -175,7 +176,7 @@ KEPT = manifest(b"{}", b"kept")
 
 @pytest.mark.parametrize("path", ["manifests/one", f"manifests/{digest(KEPT)}", f"blobs/{digest(b'kept')}"])
 def test_a_delete_takes_the_right_to(images, path):
-    images.push("kept", "one", "kept")
+    images.of("kept").push(plain("kept"), "one")
     before = images.server.counts()
     assert images.ask("DELETE", f"kept/{path}").status == 403
     assert images.by("reader").ask("DELETE", f"kept/{path}").status == 403
@@ -187,7 +188,7 @@ def test_a_delete_takes_the_right_to(images, path):
 # Listing
 
 
-def listed(images: Images, path: str) -> tuple[dict, str]:
+def listed(images: RegistryClient, path: str) -> tuple[dict, str]:
     """A list, and where the next page is."""
     answer = images.ask("GET", path)
     assert answer.status == 200, answer
@@ -237,24 +238,24 @@ def test_a_number_of_tags_that_is_none_is_refused(images, n):
 
 
 def test_an_image_without_a_tag_has_an_empty_list(images):
-    images.push_blob("untagged", b"alone")
+    images.of("untagged").push_blob(b"alone")
     assert listed(images, "untagged/tags/list")[0]["tags"] == []
 
 
 def test_a_virtual_lists_the_tags_of_all_members_once(images):
     for repository, tags in (("local", ("a", "both")), ("other", ("b", "both"))):
         for tag in tags:
-            images.by("developer", repository).put("united", tag, index(text=repository))
+            images.by("developer", repository).of("united").put(tag, index(text=repository))
     assert listed(images.by("reader", "virtual"), "united/tags/list")[0] == {"name": "virtual/united", "tags": ["a", "b", "both"]}
     assert tag_of(images.by("reader", "virtual"), "united", "both") == digest(index(text="local"))
 
 
 def test_an_image_that_is_private_is_listed_exactly_as_one_that_is_absent(images):
     """reliability: neither status, body nor headers tell."""
-    images.by("owner", "secret").push("hidden", "v1", "hidden")
-    images.push("private", "v1", "private")
+    images.by("owner", "secret").of("hidden").push(plain("hidden"), "v1")
+    images.of("private").push(plain("private"), "v1")
 
-    def told(who: Images, path: str) -> tuple:
+    def told(who: RegistryClient, path: str) -> tuple:
         answer = who.ask("GET", path)
         plain = str({**answer.headers, "Date": ""}).replace("nothing", "private").replace("nowhere", "secret")
         return answer.status, plain, answer.body.replace(b"nothing", b"private").replace(b"nowhere", b"secret")
@@ -270,14 +271,14 @@ def test_an_image_that_is_private_is_listed_exactly_as_one_that_is_absent(images
 # The catalogue
 
 
-def catalogue(images: Images, query: str = "") -> list[str]:
+def catalogue(images: RegistryClient, query: str = "") -> list[str]:
     return listed(images, f"/v2/_catalog{query}")[0]["repositories"]
 
 
 @pytest.fixture(scope="module")
 def _images_there(world):
     for repository, image in (("local", "team/app"), ("local", "zoo"), ("other", "team/app"), ("secret", "x"), ("open", "x")):
-        Images(world, repository, "owner").put(image, "v1", index(text="catalogue"))
+        RegistryClient(world, repository).by("owner").of(image).put("v1", index(text="catalogue"))
 
 
 @pytest.mark.usefixtures("_images_there")
@@ -311,7 +312,7 @@ def test_pages_of_the_catalogue_have_each_once(images, count):
 
 
 def test_what_was_deleted_is_not_listed(owner):
-    content = owner.push("unlisted", "one", "unlisted")
+    content = owner.of("unlisted").push(plain("unlisted"), "one")
     assert "local/unlisted" in catalogue(owner)
     owner.ask("DELETE", f"unlisted/manifests/{digest(content)}")
     assert listed(owner, "unlisted/tags/list")[0]["tags"] == []
@@ -323,9 +324,9 @@ def test_what_was_deleted_is_not_listed(owner):
 
 def test_a_tag_of_the_largest_length_and_an_image_of_the_longest_name_are_taken(images):
     image, tag = "/".join(["a" * 50] * 5), "t" * 128
-    assert images.put(image, tag, index(), INDEX).status == 201
+    assert images.of(image).put(tag, index(), INDEX).status == 201
     assert listed(images, f"{image}/tags/list")[0]["tags"] == [tag]
-    assert images.put("a" * 256, tag, index(), INDEX).status == 404
+    assert images.of("a" * 256).put(tag, index(), INDEX).status == 404
 
 
 def test_rows_and_bytes_agree_after_all_of_it(world):

@@ -11,8 +11,9 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.parts.api import ADMIN, PASSWORD, Api
+from tests.parts.images import plain
 from tests.parts.oci import MANIFEST, digest
-from tests.parts.pushing import CAST, Images, asked, code
+from tests.parts.registryclient import CAST, RegistryClient, asked, code
 from tests.parts.server import Answer
 
 ABSENT = "sha256:" + "0" * 64
@@ -22,24 +23,24 @@ ABSENT = "sha256:" + "0" * 64
 def world(server):
     here = server(ENTREPOT_WORKERS="2")
     here.apply(CAST)
-    owner = Images(here, user="owner")
+    owner = RegistryClient(here, "local").by("owner")
     for image in ("app", "team/app", "other"):
-        owner.push(image, "v1", image)
-    owner.by("owner", "open").push("app", "v1", "open")
-    owner.by("owner", "secret").push("app", "v1", "secret")
+        owner.of(image).push(plain(image), "v1")
+    owner.by("owner", "open").of("app").push(plain("open"), "v1")
+    owner.by("owner", "secret").of("app").push(plain("secret"), "v1")
     return here
 
 
 @pytest.fixture
-def images(world) -> Images:
-    return Images(world)
+def images(world) -> RegistryClient:
+    return RegistryClient(world, "local").by("developer")
 
 
 def scope(actions: str, name: str = "local/app") -> str:
     return f"repository:{name}:{actions}"
 
 
-def may(images: Images, path: str = "app/manifests/v1", repository: str = "local", method: str = "HEAD") -> bool:
+def may(images: RegistryClient, path: str = "app/manifests/v1", repository: str = "local", method: str = "HEAD") -> bool:
     return images.ask(method, f"/v2/{repository}/{path}").status < 400
 
 
@@ -77,7 +78,7 @@ def test_who_asks_as_told_gets_in(images):
     assert bearer.ask("GET", "/v2/").status == 200
 
 
-def form(images: Images, **fields: str | list[str]) -> Answer:
+def form(images: RegistryClient, **fields: str | list[str]) -> Answer:
     return images.by("").ask(
         "POST", "/v2/token", urlencode(fields, doseq=True).encode(), Content_Type="application/x-www-form-urlencoded"
     )
@@ -223,7 +224,7 @@ VERBS = {
 @pytest.fixture(scope="module")
 def passes(world) -> dict[str, str]:
     """The owner's, who may do everything, for each set of words."""
-    owner = Images(world, user="owner")
+    owner = RegistryClient(world, "local").by("owner")
     words = ("pull", "push", "delete")
     sets = [",".join(some) for count in range(4) for some in itertools.combinations(words, count)]
     return {some: owner.token(scope(some or "none")) for some in sets} | {"*": owner.token(scope("*"))}
@@ -234,7 +235,7 @@ def test_a_pass_does_only_what_its_scope_says(images, passes, verb):
     """reliability: verb x scope. To push is not to delete, and neither is to pull."""
     method, path, needed = VERBS[verb]
     empty = None if method in ("GET", "HEAD") else b""
-    body = {"PUT manifest": images.get("app", "v1").body, "POST whole": b"app"}.get(verb, empty)
+    body = {"PUT manifest": images.of("app").get("v1").body, "POST whole": b"app"}.get(verb, empty)
     for words, bearer in passes.items():
         for image in ("app", "team/app"):
             answer = images.showing(bearer).ask(method, f"{image}/{path}", body, Content_Type=MANIFEST)
@@ -261,12 +262,12 @@ def test_to_mount_from_elsewhere_takes_a_pass_for_both(images):
     """And whoever may have one is told to ask for it; who may not learns nothing."""
     name = digest(b"team/app")
     narrow = images.showing(images.token(scope("pull,push")))
-    answer = narrow.begin("app", mount=name, from_="local/team/app")
+    answer = narrow.of("app").begin(mount=name, from_="local/team/app")
     assert answer.status == 401
     assert 'scope="repository:local/app:pull,push repository:local/team/app:pull"' in answer.headers["WWW-Authenticate"]
     both = images.showing(images.token(scope("pull,push"), scope("pull", "local/team/app")))
-    assert both.begin("app", mount=name, from_="local/team/app").status == 201
-    assert narrow.begin("app", mount=digest(b"secret"), from_="secret/app").status == 202
+    assert both.of("app").begin(mount=name, from_="local/team/app").status == 201
+    assert narrow.of("app").begin(mount=digest(b"secret"), from_="secret/app").status == 202
 
 
 def test_a_pass_by_a_virtual_repository_pulls_and_pushes_there(images):
@@ -350,7 +351,7 @@ def guest(world):
             "grants": [{"role": "developer", "users": ["guest"], "repositories": ["local"]}],
         }
     )
-    return Images(world, user="guest")
+    return RegistryClient(world, "local").by("guest")
 
 
 def test_a_pass_of_a_user_who_is_no_longer_active_is_refused_at_once(images, guest):
@@ -362,7 +363,7 @@ def test_a_pass_of_a_user_who_is_no_longer_active_is_refused_at_once(images, gue
     assert may(shown)
 
 
-def shell(images: Images, code: str) -> None:
+def shell(images: RegistryClient, code: str) -> None:
     images.server.manage("shell", "-c", code)
 
 
@@ -393,7 +394,7 @@ def test_a_pass_that_has_expired_is_refused(images):
     assert may(images.showing(signed(images, seconds_ago=200)))
 
 
-def signed(images: Images, seconds_ago: int) -> str:
+def signed(images: RegistryClient, seconds_ago: int) -> str:
     """A pass of the owner's to read all, as it would have been given then."""
     lines = [
         "import time; from accounts import passes; from accounts.actors import Actor; from accounts.models import User",

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tests.parts.server import ADMIN_PASSWORD, Answer, Server
+from tests.parts.server import ADMIN_PASSWORD, Answer, Server, named
 
 ADMIN = ("admin", ADMIN_PASSWORD)
 PASSWORD = "the-password-of-everybody"
@@ -20,7 +20,7 @@ class Api:
     user: tuple[str, str] | None = ADMIN
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = named(headers)
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")

@@ -239,7 +239,7 @@ class Buildah(Client):
     def push(self, made: Image, name: str) -> str:
         """An image that it builds, each layer on the one before."""
         image = "scratch"
-        for number, content in enumerate(made.contents):
+        for number, content in enumerate(made.blobs):
             file = self.folder()
             file.write_bytes(content)
             container = self.run("from", image).strip()

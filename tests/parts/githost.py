@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import os
 import secrets
@@ -19,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.parts.server import basic
 from tests.parts.upstream import Handler as PlainHandler
 from tests.parts.upstream import Server
 
@@ -159,10 +159,6 @@ class GitHost:
 
     def stop(self) -> None:
         self._server.end()
-
-
-def basic(login: tuple[str, str]) -> str:
-    return "Basic " + base64.b64encode(":".join(login).encode()).decode()
 
 
 def seeing(hosts: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Images of several layers that any client takes, made here from nothing, as folders in the OCI image layout."""
+"""Images that any client takes, made here from nothing, and as folders in the OCI image layout."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.parts import oci
 
@@ -20,29 +21,42 @@ SMALL = (10_000, 100_000, 300_000)
 
 @dataclass(frozen=True)
 class Image:
-    """A manifest or an index, and all that it refers to."""
+    """A manifest or an index, and all that it refers to, which in a layout are blobs alike."""
 
     manifest: bytes
-    contents: tuple[bytes, ...]
+    blobs: tuple[bytes, ...]
 
     @property
     def digest(self) -> str:
         return oci.digest(self.manifest)
 
 
-def image(seed: str, sizes: Sequence[int] = SMALL, architecture: str = "amd64") -> Image:
-    """An image with a layer for each of the sizes, of bytes that no other seed gives."""
+def image(
+    seed: str, sizes: Sequence[int] = SMALL, architecture: str = "amd64", shared: Sequence[bytes] = (), **more: Any
+) -> Image:
+    """An image with a layer for each of the sizes, of bytes that no other seed gives, above layers that are shared.
+
+    `more` goes into the manifest.
+    """
     tars = [_tar(f"file{number}", random.Random(f"{seed} {number}").randbytes(size)) for number, size in enumerate(sizes)]
-    layers = [gzip.compress(tar, 1, mtime=0) for tar in tars]
+    layers = [*shared, *(gzip.compress(tar, 1, mtime=0) for tar in tars)]
     config = {
         "architecture": architecture,
         "os": "linux",
         "config": {"Cmd": ["/file0"], "Labels": {"seed": seed}},
-        "rootfs": {"type": "layers", "diff_ids": [oci.digest(tar) for tar in tars]},
-        "history": [{"created_by": f"COPY file{number} /"} for number in range(len(tars))],
+        "rootfs": {"type": "layers", "diff_ids": [oci.digest(gzip.decompress(layer)) for layer in layers]},
+        "history": [{"created_by": f"COPY layer{number} /"} for number in range(len(layers))],
     }
-    content = json.dumps(config).encode()
-    return Image(oci.manifest(content, *layers), (content, *layers))
+    return _image(json.dumps(config).encode(), *layers, **more)
+
+
+def plain(text: str) -> Image:
+    """The least that is an image, whose only layer is the text; no client runs it."""
+    return _image(b"{}", text.encode())
+
+
+def _image(config: bytes, *layers: bytes, **more: Any) -> Image:
+    return Image(oci.manifest(config, *layers, **more), (config, *layers))
 
 
 def multi(seed: str, *architectures: str) -> Image:
@@ -52,8 +66,7 @@ def multi(seed: str, *architectures: str) -> Image:
         oci.descriptor(one.manifest, oci.MANIFEST, platform={"architecture": architecture, "os": "linux"})
         for one, architecture in zip(images, architectures, strict=True)
     ]
-    index = json.dumps({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": manifests}).encode()
-    return Image(index, tuple(content for one in images for content in (one.manifest, *one.contents)))
+    return Image(oci.index(manifests=manifests), tuple(content for one in images for content in (one.manifest, *one.blobs)))
 
 
 def _tar(name: str, content: bytes) -> bytes:
@@ -69,12 +82,12 @@ def write(folder: Path, made: Image) -> Path:
     """The image as a layout (image-spec, image-layout.md), by the tag that all these have."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    for content in (made.manifest, *made.contents):
+    for content in (made.manifest, *made.blobs):
         (blobs / oci.digest(content).removeprefix("sha256:")).write_bytes(content)
     top = oci.descriptor(
         made.manifest, json.loads(made.manifest)["mediaType"], annotations={"org.opencontainers.image.ref.name": TAG}
     )
-    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [top]}))
+    (folder / "index.json").write_bytes(oci.index(manifests=[top]))
     (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     return folder
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.parts.server import ADMIN_PASSWORD, Answer, Server
+from tests.parts.server import ADMIN_PASSWORD, Answer, Server, named
 from tests.parts.upstream import Upstream
 
 ADMIN = ("admin", ADMIN_PASSWORD)
@@ -29,9 +29,8 @@ class Lane:
     def get(self, form: str, path: str, *, virtual: bool = False, **headers: str) -> Answer | None:
         """The answer, or None where a client that checks framing gets none that is whole."""
         repository = f"{self.key}-{form}{'-virtual' if virtual else ''}"
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
         with contextlib.suppress(http.client.HTTPException, OSError):
-            return self.server.request("GET", f"/{form}/{repository}/{path}", headers=named, user=ADMIN)
+            return self.server.request("GET", f"/{form}/{repository}/{path}", headers=named(headers), user=ADMIN)
         return None
 
     def repositories(self, **options: Any) -> list[dict]:

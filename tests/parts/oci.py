@@ -1,4 +1,4 @@
-"""Images, manifests and their digests, and a registry client that sends exactly what it is told."""
+"""Manifests, descriptors and digests as the specification of images has them."""
 
 from __future__ import annotations
 

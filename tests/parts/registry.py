@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import secrets
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.parts import oci
+from tests.parts.server import basic
 from tests.parts.upstream import Handler, Route, Upstream
 
 Reply = tuple[int, bytes, dict[str, str]]
@@ -68,7 +68,7 @@ class Tokens:
         self.given: dict[str, list[str]] = {}
 
     def respond(self, handler: Handler) -> Reply:
-        if self.login and handler.headers.get("Authorization") != basic(*self.login):
+        if self.login and handler.headers.get("Authorization") != basic(self.login):
             return 401, b'{"errors":[{"code":"UNAUTHORIZED"}]}', {}
         token = secrets.token_urlsafe(16)
         self.given[token] = parse_qs(urlsplit(handler.path).query).get("scope", [])
@@ -140,7 +140,9 @@ class Registry(Upstream):
             tags = [tag for image, tag in self.manifests if image == name and ":" not in tag]
             return _json({"name": name, "tags": sorted(tags)}) if tags else _unknown()
         if kind == "referrers":
-            return _unknown() if self.referrers is None else _json(_index(self.referrers.get(reference, [])), oci.INDEX)
+            if self.referrers is None:
+                return _unknown()
+            return 200, oci.index(manifests=self.referrers.get(reference, [])), {"Content-Type": oci.INDEX}
         content = (self.manifests if kind == "manifests" else self.blobs).get((name, reference))
         if content is None:
             return _unknown()
@@ -159,20 +161,12 @@ def seen_by(server: Registry | TokenServer) -> list[str]:
     return [one.authorization for one in server.asked_for if one.authorization]
 
 
-def basic(name: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
-
-
 def denying(status: int) -> Callable[[Handler], None]:
     return lambda handler: handler.answer(status, b'{"errors":[{"code":"DENIED","message":"requested access is denied"}]}')
 
 
-def _index(descriptors: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": descriptors}
-
-
-def _json(value: Any, media_type: str = "application/json") -> Reply:
-    return 200, json.dumps(value).encode(), {"Content-Type": media_type}
+def _json(value: Any) -> Reply:
+    return 200, json.dumps(value).encode(), {"Content-Type": "application/json"}
 
 
 def _unknown() -> Reply:

@@ -12,7 +12,7 @@ from typing import Any
 from tests.parts import oci
 from tests.parts.api import ADMIN, Api
 from tests.parts.registry import Registry
-from tests.parts.server import Answer, Server
+from tests.parts.server import Answer, Server, named
 
 TIMEOUT = "2s"
 """What a registry may take."""
@@ -27,8 +27,7 @@ class Remote:
     key: str
 
     def get(self, path: str, method: str = "GET", user: tuple[str, str] | None = ADMIN, **headers: str) -> Answer:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.server.request(method, f"/v2/{self.key}/{path}", headers=named, user=user)
+        return self.server.request(method, f"/v2/{self.key}/{path}", headers=named(headers), user=user)
 
     def whole(self, path: str) -> Answer | None:
         """The answer, or None where a client that checks framing gets none that is whole."""
@@ -61,11 +60,6 @@ def open_remotes(server: Server, count: int) -> Iterator[Callable[[], Remote]]:
     yield lambda: next(left)
     for one in remotes:
         one.registry.stop()
-
-
-def codes(answer: Answer) -> list[str]:
-    """The specification's error codes in an answer."""
-    return [one["code"] for one in json.loads(answer.body)["errors"]]
 
 
 def tags(answer: Answer) -> list[str]:

@@ -264,7 +264,16 @@ class Server:
 
 
 def _authorization(user: tuple[str, str] | None) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(":".join(user).encode()).decode()} if user else {}
+    return {"Authorization": basic(user)} if user else {}
+
+
+def basic(login: tuple[str, str]) -> str:
+    return "Basic " + base64.b64encode(":".join(login).encode()).decode()
+
+
+def named(headers: dict[str, str]) -> dict[str, str]:
+    """Headers that were given as keywords, by their names: `Content_Type` is Content-Type."""
+    return {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 def _free_port() -> int:
