@@ -1,28 +1,32 @@
 """gunicorn's threads for requests, and one thread beside them for those that were answered before (see `repos.hot`).
 
-A connection that is kept alive waits in gunicorn's poller. When it becomes readable the head of its request is looked at, and
-left where it is unless it is known: then this thread takes it, and all others that are known at that moment, sees by
-one query which of their answers still hold, and sends them. Everything else goes on to the threads as ever, and so does
-what takes long: a large body, or a client that does not read.
+A connection waits in gunicorn's poller for its requests, also for the first. When it becomes readable the head is looked at, and
+left where it is unless it is known: then this thread takes it, and all others that are known at that moment, sees by one
+query which of their answers still hold, and sends them. Everything else goes on to the threads as ever, and so does what
+takes long: a large body, or a client that does not read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import queue
+import selectors
 import socket
 import sys
 import threading
 import time
+from collections import deque
 from concurrent.futures import Future
-from typing import Any
+from functools import partial
+from typing import Any, BinaryIO
 
 from django.db import connection
 from gunicorn import util
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from repos import hot
+from repos import database, hot
 from repos.blobs.stores import store
 
 log = logging.getLogger("entrepot.worker")
@@ -51,15 +55,41 @@ class Worker(ThreadWorker):
         threading.Thread(target=self._answer_known, name="hot", daemon=True).start()
         super().init_process()
 
+    def accept(self, listener: socket.socket) -> None:
+        """Let a new connection wait in the poller, and not in a thread, until it has something to say."""
+        if self.cfg.is_ssl:
+            super().accept(listener)
+            return
+        try:
+            client, address = listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                raise
+            return
+        self.nr_conns += 1
+        conn = TConn(self.cfg, client, address, listener.getsockname())
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        self.poller.register(client, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def on_pending_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        if not self._taken(conn, client, self.pending_conns):
+            super().on_pending_socket_readable(conn, client)
+
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        if not self._taken(conn, client, self.keepalived_conns):
+            super().on_client_socket_readable(conn, client)
+
+    def _taken(self, conn: TConn, client: socket.socket, waiting: deque[TConn]) -> bool:
+        """Whether the next request is one that is known, which the thread beside answers."""
         conn.head = self._head(conn)
         answer = hot.find(conn.head) if conn.head and self.alive else None
         if answer is None:
-            super().on_client_socket_readable(conn, client)
-            return
+            return False
         self.poller.unregister(client)
-        self.keepalived_conns.remove(conn)
+        waiting.remove(conn)
         self._known.put((conn, answer))
+        return True
 
     def _head(self, conn: TConn) -> bytes | None:
         """The head of the next request, left in the socket; None where that is not the whole of it, or is encrypted."""
@@ -86,6 +116,8 @@ class Worker(ThreadWorker):
             ended = [conn for conn, answer in self._that_hold(batch) if self._send(conn, answer)]
             if ended:
                 self.method_queue.defer(self._keep_alive, ended)
+            if self._known.empty():
+                database.release()
 
     def _that_hold(self, batch: list[tuple[TConn, hot.Answer]]) -> list[tuple[TConn, hot.Answer]]:
         """Those whose answers still hold; the others go to the threads, where whatever is wrong is told of."""
@@ -97,25 +129,41 @@ class Worker(ThreadWorker):
             holding = [False] * len(batch)
         for (conn, _), holds in zip(batch, holding, strict=True):
             if not holds:
-                hot.forget(conn.head)
-                self.enqueue_req(conn)
+                self._ask_a_view(conn)
         return [known for known, holds in zip(batch, holding, strict=True) if holds]
+
+    def _ask_a_view(self, conn: TConn) -> None:
+        hot.forget(conn.head)
+        self.enqueue_req(conn)
 
     def _send(self, conn: TConn, answer: hot.Answer) -> bool:
         """Send what can be sent without waiting; whether that was all. The rest is a thread's."""
-        head = answer.head + _date()
-        content = head + (answer.body or b"")
-        sent = 0
+        file = None
         try:
-            conn.sock.recv(len(conn.head))
             if answer.body is None:
-                self._in_thread(conn, _send_file, head, answer)
+                file = store().open(answer.basis.found.key)
+        except OSError:  # what the store has no more is a view's to tell of
+            self._ask_a_view(conn)
+            return False
+        try:
+            conn.init()
+            conn.sock.setblocking(False)
+            conn.sock.recv(len(conn.head))
+            head = answer.head + _date()
+            if file is not None:
+                self._in_thread(conn, _send_file, head, file, answer.basis.found.size)
                 return False
-            with contextlib.suppress(BlockingIOError):
-                sent = conn.sock.send(content)
-        except OSError:
+            return self._send_small(conn, head + (answer.body or b""))
+        except Exception as error:
+            if not isinstance(error, OSError):
+                log.exception("an answer could not be given again")
             self.method_queue.defer(self.finish_request, conn, CLOSED)
             return False
+
+    def _send_small(self, conn: TConn, content: bytes) -> bool:
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            sent = conn.sock.send(content)
         if sent < len(content):
             self._in_thread(conn, _send_rest, content[sent:])
         return sent == len(content)
@@ -137,12 +185,12 @@ def _send_rest(conn: TConn, content: bytes) -> bool:
     return True
 
 
-def _send_file(conn: TConn, head: bytes, answer: hot.Answer) -> bool:
-    """Send a body from the store; where that has it no more the connection ends, and the next request is a view's."""
-    conn.sock.setblocking(True)
-    with store().open(answer.basis.found.key) as file:
+def _send_file(conn: TConn, head: bytes, file: BinaryIO, size: int) -> bool:
+    """Send a body from the store; whether it was all there, so that the connection can be gone on with."""
+    with file:
+        conn.sock.setblocking(True)
         conn.sock.sendall(head, socket.MSG_MORE)
-        return conn.sock.sendfile(file, count=answer.basis.found.size) == answer.basis.found.size
+        return conn.sock.sendfile(file, count=size) == size
 
 
 _dated: tuple[int, bytes] = (0, b"")

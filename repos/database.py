@@ -91,8 +91,11 @@ def not_waiting_for_the_disk() -> Iterator[None]:
 
 
 def exclusive_lock() -> str:
-    """The clause that keeps others from changing selected rows, and from locking them, until the commit."""
-    return "FOR UPDATE" if connection.vendor == "postgresql" else ""
+    """The clause that keeps others from changing selected rows, and from locking them, until the commit.
+
+    Not from inserting rows that refer to them: uploads and leases do not wait for a repository's commits.
+    """
+    return "FOR NO KEY UPDATE" if connection.vendor == "postgresql" else ""
 
 
 def release() -> None:

@@ -67,21 +67,29 @@ class Answer:
 
 
 def note(response: HttpResponseBase, call: Call, found: Found) -> None:
-    """Say what an answer rests on: that this asset stands, and in a virtual repository that none can have come before it.
+    """Say what an answer rests on: that this asset stands, and, in a virtual repository, that no local one before it has changed.
 
-    Not of a remote's document that its upstream may change, since it is fresh for a while only; nor of what was asked for
-    with a password, which may be changed.
+    Not where an upstream would be asked again some day, of this document or by a member that goes first; nor of what was
+    asked for with a password, which may be changed.
     """
     actor = call.actor
-    here = next(repo for repo in call.repo.answering if repo.id == found.repository_id)
-    changing = found.stale or (here.is_remote and not here.never_changes(found.path))
-    if changing or (actor.user_id is not None and actor.token_id is None and actor.until is None):
+    if not _settled(call, found) or (actor.user_id is not None and actor.token_id is None and actor.until is None):
         return
     facts: set[Fact] = {("epoch", 1, call.epoch), ("asset", found.asset_id, 0)}
     facts |= {("head", number, head) for number, head in found.heads}
     facts |= {("user", actor.user_id, 0)} if actor.user_id is not None else set()
     facts |= {("token", actor.token_id, 0)} if actor.token_id is not None else set()
     response.basis = Basis(frozenset(facts), actor.until, found)  # type: ignore[attr-defined]
+
+
+def _settled(call: Call, found: Found) -> bool:
+    """Whether only a change here can lead to another answer."""
+    asked = call.repo.answering
+    here = next(repo for repo in asked if repo.id == found.repository_id)
+    first = asked[: asked.index(here)]
+    if found.stale or (here.is_remote and not here.never_changes(found.path)):
+        return False
+    return bool(call.repo.format.digest(found.path)) or not any(repo.is_remote for repo in first)
 
 
 def keep(request: HttpRequest, response: HttpResponseBase) -> None:
@@ -95,7 +103,12 @@ def keep(request: HttpRequest, response: HttpResponseBase) -> None:
     downloads = int(request.method == "GET")
     body: bytes | None = b""
     if downloads:
-        body = _read(basis.found) if basis.found.size <= SMALL else None
+        try:
+            body = _read(basis.found) if basis.found.size <= SMALL else None
+        except OSError:  # it was freed just now
+            return
+        if body is not None and len(body) != basis.found.size:
+            return
     lines = [f"HTTP/1.1 200 {response.reason_phrase}", "Server: entrepot", "Connection: keep-alive"]
     lines += [f"{name}: {value}" for name, value in response.headers.items()]
     _kept.put(key, Answer(basis, "".join(f"{line}\r\n" for line in lines).encode("latin-1"), body, downloads))
@@ -114,7 +127,7 @@ def _repeatable(request: HttpRequest) -> bool:
 
 def _read(found: Found) -> bytes:
     with store().open(found.key) as file:
-        return file.read(SMALL)
+        return file.read(SMALL + 1)
 
 
 # For the server

@@ -90,8 +90,8 @@ class Outcome:
 class Commit:
     """What is to be committed together to one repository, or refused together.
 
-    `needs`: what has to stand there when it is, by path, with the size in bytes that it is said to have. `ends`: removes the
-    rows that are of no use when it is committed.
+    `needs`: what has to stand there when it is, by path, with the size in bytes that it is said to have. `ends`: ends
+    what led to it, in the same transaction, or raises a Problem where it may not be ended so.
     """
 
     repo: Repo
@@ -214,6 +214,8 @@ def _commit_all(commits: list[Commit], action: str) -> None:
             _commit_all(rest, action)
     except Exception as error:
         if len(commits) == 1:
+            if isinstance(error, Problem):
+                _delete_unused(_contents(commits))
             commits[0].future.set_exception(error)
             return
         for commit in commits:  # one of them may be to blame, and the others are not to suffer for it
@@ -236,8 +238,8 @@ def _end(commits: list[Commit], problems: dict[int, Problem]) -> None:
 def _with_durable_bytes(contents: list[Bytes], insert: Any) -> Any:
     """Make what is not stored yet durable, then `insert`; again where a sweep took a stored blob in between.
 
-    Keys that no row took are deleted: another writer stored the same digest first, or a rule refused. After any other error
-    it is not known whether the commit happened, so the key stays and gc decides by the rows.
+    Keys that no row took are deleted, since another writer stored the same digest first. After an error they stay, for another
+    attempt or, where it is not known whether the commit happened, for gc, which decides by the rows.
     """
     for _ in range(ATTEMPTS):
         _store_what_is_missing(contents)
@@ -245,9 +247,6 @@ def _with_durable_bytes(contents: list[Bytes], insert: Any) -> Any:
             result = insert()
         except _Gone:
             continue
-        except Problem:
-            _delete_unused(contents)
-            raise
         _delete_unused([content for content in contents if not content.taken])
         _add_digests(contents)
         return result
@@ -345,6 +344,8 @@ def _insert_into(
             _check_fence(commit)
             _check_needs(commit)
             news = _what_is_new(commit, standing)
+            if commit.ends:
+                commit.ends()
             if action == Change.Action.FILL and any(key in standing and standing[key].row for key in news):
                 raise Unavailable("the same path is being filled with other bytes; try again")
         except Problem as problem:
@@ -359,8 +360,6 @@ def _insert_into(
             standing[key] = _Standing(0, None, new.described.media_type, new.bytes.sha256, asset)
             added.append((new, asset))
         kept += [standing[key].id for key in commit.keys if key not in news and standing[key].row is None]
-        if commit.ends:
-            commit.ends()
         outcomes[id(commit)] = Outcome(row.head, bool(news))
     row.write()
     for number, ids in closed.items():

@@ -37,7 +37,13 @@ def find(query: Query, *, cached_only: bool = False) -> Found | Fill:
     """What stands at the path of `query`. Raises NotFound, Forbidden where a pattern refused it, and a remote's failure."""
     known = look(query)
     found = _find(query, known, cached_only=cached_only)
-    return replace(found, heads=tuple(known.heads.items())) if known.heads and isinstance(found, Found) else found
+    return replace(found, heads=_heads(query, known, found)) if known.heads and isinstance(found, Found) else found
+
+
+def _heads(query: Query, known: Known, found: Found) -> tuple[tuple[int, int], ...]:
+    """Of the local repositories that would have gone first: as long as these stay, so does what was found."""
+    asked = [repo.id for repo in query.repo.answering]
+    return tuple((id, known.heads[id]) for id in asked[: asked.index(found.repository_id)] if id in known.heads)
 
 
 def _find(query: Query, known: Known, *, cached_only: bool) -> Found | Fill:

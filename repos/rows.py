@@ -19,7 +19,7 @@ class Found:
     """An open asset with its bytes' whereabouts: all that serving it needs.
 
     `at` is when it came, `checked_at` when its upstream last agreed (remote only), `stale` that the upstream could not be asked.
-    `heads`: of the repositories that would have gone first, by their ids.
+    `heads`: of the local repositories that would have gone first, by their ids.
     """
 
     repository_id: int

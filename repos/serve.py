@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -162,11 +163,17 @@ def body(call: Call, content: bytes, media_type: str, *, stale_since: datetime |
 
 
 def _open(found: Found) -> BinaryIO:
+    """The bytes of an asset. Raises Problem where they are gone, or not all there: the client would wait for the rest."""
     try:
-        return store().open(found.key)
+        file = store().open(found.key)
+        if file.seek(0, os.SEEK_END) == found.size:
+            file.seek(0)
+            return file
+        file.close()
     except FileNotFoundError:
-        log.error("the bytes of %s (sha256 %s) are not in the store; fsck tells what else is wrong", found.path, found.sha256)
-        raise Problem("the bytes are missing from the store; whoever runs the server can find them by fsck") from None
+        pass
+    log.error("the bytes of %s (sha256 %s) are not in the store; fsck tells what else is wrong", found.path, found.sha256)
+    raise Problem("the bytes are missing from the store; whoever runs the server can find them by fsck")
 
 
 def _streamed(call: Call, fill: Fill) -> HttpResponseBase:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
@@ -31,6 +31,7 @@ from repos.models import Upload
 
 LIFETIME = timedelta(days=1)
 """How long a session waits for its next part."""
+MOST_PARTS = 10_000
 
 
 def begin(repo: Repo, package: str, actor: str) -> Upload:
@@ -90,13 +91,21 @@ def _received(session: Upload, request: HttpRequest, part: range | None, digests
 def _add(session: Upload, incoming: Incoming) -> None:
     if not incoming.size:
         return
+    if len(session.parts) >= MOST_PARTS:
+        raise Malformed(f"an upload has at most {MOST_PARTS} parts; send larger ones", rule="upload.parts")
     sha256 = incoming.sha256 if session.offset == 0 else ""
     part = incoming.set_aside()
     before, now = session.offset, {"offset": session.offset + incoming.size, "parts": [*session.parts, part], "sha256": sha256}
     with database.not_waiting_for_the_disk():
         if not _moved(session, before, {**now, "touched_at": database.now()}):
             store().discard_part(part)
-            raise RangeRefused("another request has added to this upload meanwhile; ask where it stands", rule="upload.order")
+            raise _overtaken()
+
+
+def _overtaken() -> RangeRefused:
+    return RangeRefused(
+        "another request has added to this upload or ended it meanwhile; ask where it stands", rule="upload.order"
+    )
 
 
 def _moved(session: Upload, before: int, now: dict[str, Any]) -> bool:
@@ -135,17 +144,31 @@ def whole(session: Upload, request: HttpRequest, part: range | None, digests: tu
         yield incoming
 
 
+CLOSE = """
+INSERT INTO repos_upload (id, repository_id, package, actor, "offset", parts, sha256, ended, touched_at)
+VALUES (%s, %s, %s, %s, %s, %s, '', true, %s)
+ON CONFLICT (id) DO UPDATE SET ended = true, touched_at = excluded.touched_at
+ WHERE repos_upload."offset" = excluded."offset" AND NOT repos_upload.ended
+"""
+
+
 def close(session: Upload) -> None:
-    """Let nobody go on with the session, from the commit of the caller's transaction on."""
-    session.ended, session.touched_at = True, database.now()
-    Upload.objects.bulk_create([session], update_conflicts=True, unique_fields=["id"], update_fields=["ended", "touched_at"])
+    """Let nobody go on with the session, from the commit of the caller's transaction on.
+
+    Raises RangeRefused where another request has added to it or ended it meanwhile.
+    """
+    parts, now = database.document(session.parts), database.parameter(database.now())
+    with connection.cursor() as cursor:
+        cursor.execute(CLOSE, [session.pk, session.repository_id, session.package, session.actor, session.offset, parts, now])
+        if not cursor.rowcount:
+            raise _overtaken()
 
 
 def end(session: Upload) -> None:
-    """Close the session and discard its parts."""
-    with database.not_waiting_for_the_disk():
+    """Close the session, unless another request has done so or goes on with it, and discard its parts."""
+    with contextlib.suppress(RangeRefused), database.not_waiting_for_the_disk():
         close(session)
-    discard_parts(session)
+        discard_parts(session)
 
 
 def discard_parts(session: Upload) -> None:

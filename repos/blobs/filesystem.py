@@ -149,6 +149,7 @@ class FilesystemIncoming:
         except OSError:  # a filesystem without hard links
             with _room():
                 shutil.copyfile(part, self._file)
+        os.utime(self._file)  # its age is that of these bytes' publication, and not the part's
         self._out = self._file.open("ab", buffering=0)
         if sha256 and not self._others:
             self._known, self.size = sha256, self._file.stat().st_size
