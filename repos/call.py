@@ -40,6 +40,8 @@ class Call(Query):
     """A query and the request that it came by."""
 
     request: HttpRequest
+    through: Repo
+    """The repository that was asked; a virtual one where `repo` is what takes its uploads."""
     epoch: int
     """The epoch of the rights and of the configuration by which it was let in."""
     root: str = ""

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
+from django.core.exceptions import SuspiciousOperation
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from accounts.access import Rights, rights_of
 from accounts.actors import Actor, Identity
 from accounts.authenticate import CHALLENGE, authenticate
-from problems import Problem, Unauthenticated, Unavailable
+from problems import Malformed, Problem, Unauthenticated, Unavailable
 from repos import catalogue, usage
 from repos.catalogue import Catalogue, Repo
 
@@ -56,6 +57,8 @@ def problem_of(request: HttpRequest, error: Exception) -> Problem:
     """What is told of an error: a problem as it is; of any other the log has all, and the client that it is not to blame."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, SuspiciousOperation):  # Django's for what it does not read, such as a thousand parameters
+        return Malformed("the request is not one that is read here: too many or malformed parameters", rule="request.form")
     log.error("%s %s failed", request.method, request.path, exc_info=error)
     if isinstance(error, OperationalError):
         return Unavailable("the database does not answer; try again", headers={"Retry-After": "5"})

@@ -112,6 +112,8 @@ class Format:
     """Digests to compute on arrival besides SHA-256, as hashlib names."""
     largest: int | None = None
     """The most bytes that one artefact may have; None: no limit of the format's."""
+    part: str = ""
+    """What stands between a package and a version at paths that are only parts of it: to hold one is not to hold the name."""
     vcs: tuple[str, ...] = ()
     """Kinds of version control that an upstream may be, which `ask` then asks."""
 

@@ -74,14 +74,15 @@ def enter(request: HttpRequest, form: Format, target: str) -> tuple[Call, Route,
     route, names = _route(form, request.method or "", path)
     if route.action == "read" and not caller.rights.allows(READ, key, package or None):
         raise _insufficient("read")
+    asked = repo
     if route.action != "read":
-        asked, repo = repo, _writable(repo)
+        repo = _writable(repo)
         if not caller.rights.allows(f"artifact:{route.action}", repo.key, package):
             raise _not_allowed(caller.actor, route.action, asked, package)
     accept = request.headers.get("Accept", "")
     call = Call(
         repo=repo, path=path, actor=caller.actor, rights=caller.rights, accept=accept,
-        request=request, epoch=caller.epoch, root=root,
+        request=request, through=asked, epoch=caller.epoch, root=root,
     )  # fmt: skip
     return call, route, names
 

@@ -427,7 +427,7 @@ def _check_needs(commit: Commit) -> None:
     """Under the repository's lock, so that nothing of it can be closed before the commit."""
     keys = {commit.repo.format.path_key(path): path for path in commit.needs}
     names = sorted(keys)
-    sizes: dict[str, int] = {}
+    sizes = {key: new.bytes.size for key, new in zip(commit.keys, commit.news, strict=True) if key in keys}
     for start in range(0, len(names), BATCH):
         here = Asset.objects.filter(repository_id=commit.repo.id, path_key__in=names[start : start + BATCH], until=None)
         sizes |= dict(here.values_list("path_key", "blob__size"))

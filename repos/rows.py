@@ -74,8 +74,9 @@ SELECT 'fresh', repository_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, N
 OWNERS = """
 SELECT 'owner', r.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
   FROM repos_repository r
- WHERE r.id IN ({repositories}) AND EXISTS (SELECT 1 FROM repos_asset a WHERE a.repository_id = r.id AND a.package = %s)
+ WHERE r.id IN ({repositories}) AND EXISTS (SELECT 1 FROM repos_asset a WHERE a.repository_id = r.id AND a.package = %s{part})
 """
+PART = " AND a.path <> a.package || %s || a.version"
 HEADS = """
 SELECT 'head', id, head, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
   FROM repos_repository WHERE id IN ({repositories})
@@ -91,20 +92,24 @@ def look(repos: Sequence[Repo], path: str, *, ownership: bool = False) -> Known:
         return Known()
     format = repos[0].format
     package = format.package(path)
-    parts: list[tuple[str, list[int], str | None]] = [(ASSETS, [repo.id for repo in repos], format.path_key(path))]
+    parts: list[Part] = [(ASSETS, [repo.id for repo in repos], format.path_key(path))]
     if remotes := [repo.id for repo in repos if repo.is_remote]:
         parts.append((FRESHNESS, remotes, format.path_key(path)))
     locals_ = [repo.id for repo in repos if repo.is_local]
     if ownership and locals_ and package:
-        parts.append((OWNERS, locals_, package))
+        parts.append((OWNERS.replace("{part}", PART if format.part else ""), locals_, package, *filter(None, (format.part,))))
     if ownership and locals_:
-        parts.append((HEADS, locals_, None))
+        parts.append((HEADS, locals_))
     return _known(parts)
 
 
-def _known(parts: list[tuple[str, list[int], str | None]]) -> Known:
-    sql = " UNION ALL ".join(text.format(repositories=", ".join(["%s"] * len(ids))) for text, ids, _ in parts)
-    values: list[Any] = [value for _, ids, name in parts for value in (*ids, *filter(None, (name,)))]
+Part = tuple[Any, ...]
+"""A part of the query: its text, the repositories that it asks about, and its other values."""
+
+
+def _known(parts: list[Part]) -> Known:
+    sql = " UNION ALL ".join(text.format(repositories=", ".join(["%s"] * len(ids))) for text, ids, *_ in parts)
+    values: list[Any] = [value for _, ids, *others in parts for value in (*ids, *others)]
     known = Known()
     with connection.cursor() as cursor:
         cursor.execute(sql, values)

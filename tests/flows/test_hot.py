@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import random
 import time
 
@@ -113,6 +114,40 @@ def test_what_an_upstream_may_change_is_never_answered_again(here, up, secret):
     assert {client.ask("/raw/cache/changing").headers["Server"] for _ in range(5)} == {"gunicorn"}
 
 
+def test_the_first_request_of_a_connection_too(here, secret):
+    path = put(here, "first")
+    Client(here, secret).until_again(path)
+    assert Client(here, secret).ask(path).headers["Server"] == AGAIN
+
+
+def test_what_another_member_might_have_some_day_is_looked_for_each_time(here, up, upstream, secret):
+    """The member that goes first has none today, and need not have the same when it has."""
+    up.routes["/example.org/m/@v/v1.0.0.mod"] = b"module example.org/m\n"
+    remotes = [
+        {"key": key, "format": "go", "kind": "remote", "upstreams": [{"url": url}], "cache": {"missing": "0s"}}
+        for key, url in (("one", upstream().url), ("two", up.url))
+    ]
+    both = {"key": "both", "format": "go", "kind": "virtual", "members": ["one", "two"]}
+    here.apply(
+        {
+            "repositories": [*remotes, both],
+            "grants": [{"role": "reader", "groups": ["readers"], "repositories": ["one", "two", "both"]}],
+        }
+    )
+    answers = [Client(here, secret).ask("/go/both/example.org/m/@v/v1.0.0.mod") for _ in range(4)]
+    assert {(answer.status, answer.headers["Server"]) for answer in answers} == {(200, "gunicorn")}
+    Client(here, secret).until_again("/go/two/example.org/m/@v/v1.0.0.mod")
+
+
+def test_what_is_published_beside_it_changes_nothing(here, secret):
+    put(here, "beside")
+    client = Client(here, secret)
+    client.until_again("/raw/all/beside")
+    put(here, "other-beside")
+    put(here, "other-beside", to="second")
+    assert client.ask("/raw/all/beside").headers["Server"] == AGAIN
+
+
 # What ends it, at once
 
 
@@ -168,6 +203,23 @@ def test_a_user_who_was_locked(here):
     client.until_again(path)
     here.execute("UPDATE accounts_user SET is_active = false WHERE username = 'locked'")
     assert client.ask(path).status == 401
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_bytes_that_are_gone_or_short_are_told_of_and_nobody_waits_for_the_rest(here, secret, content):
+    """A small body is in memory, and right all the same."""
+    name = f"damaged {len(content)}"
+    path, client = put(here, name.replace(" ", "%20"), content + b"!"), Client(here, secret)
+    client.until_again(path)
+    (key,) = here.query(f"SELECT b.key FROM repos_blob b JOIN repos_asset a ON a.blob_id = b.id WHERE a.path = '{name}'")
+    file = here.data / "blobs" / key
+    os.truncate(file, 100)
+    fresh = Client(here, secret, {"X-Other": "words"})
+    for _ in range(3):
+        assert fresh.ask(path).status == 500
+    file.unlink()
+    assert client.ask(path).status == (200 if content is SMALL else 500)
+    assert fresh.ask(path).status == 500
 
 
 # Who asks otherwise

@@ -144,6 +144,24 @@ def test_an_empty_part_changes_nothing(images):
     images.ask("DELETE", location)
 
 
+@pytest.mark.parametrize("before", [b"", FIRST], ids=["nothing has come", "a part has come"])
+@pytest.mark.parametrize("meanwhile", ["DELETE", "PATCH"])
+def test_an_upload_that_is_ended_or_added_to_while_its_end_comes_is_not_published(images, nothing_stored, before, meanwhile):
+    location = images.of("overtaken").session()
+    if before:
+        images.ask("PATCH", location, before)
+    rest = CONTENT.removeprefix(before)
+
+    def body():
+        yield rest[:100]
+        assert images.ask(meanwhile, location, b"x" if meanwhile == "PATCH" else None).status in (202, 204)
+        yield rest[100:]
+
+    assert images.finish(location, digest(CONTENT), body()).status in (404, 416)
+    assert not images.of("overtaken").has_blob(CONTENT)
+    images.ask("DELETE", location)
+
+
 def test_what_is_cancelled_is_gone(images, world, nothing_stored):
     location = images.of("cancelled").session()
     images.ask("PATCH", location, FIRST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import ssl
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.conf import settings
@@ -883,6 +885,14 @@ def test_containerd_says_by_ns_which_registry_it_means(two, stranger):
     assert pulled(two.get(f"team/app/blobs/{oci.digest(LAYER)}?ns=second.example%3A5000"), LAYER)
     assert two.get("team/app/manifests/v1?ns=first.example").status == 404
     assert all(line.split()[1].startswith("/v2/team/app/") for line in stranger.lines())
+
+
+def test_a_pass_for_what_the_challenge_says_opens_what_ns_says(two):
+    path = "library/debian/manifests/12?ns=first.example"
+    scopes = re.search('scope="([^"]+)"', two.get(path, user=None).headers["WWW-Authenticate"])[1]
+    given = two.server.request("GET", f"/v2/token?{urlencode({'scope': scopes})}", user=ADMIN)
+    bearer = {"Authorization": f"Bearer {json.loads(given.body)['token']}"}
+    assert pulled(two.get(path, user=None, **bearer), image("first"))
 
 
 @pytest.mark.parametrize("namespace", ["", "unknown.example", "..", "first.example/library", "%00", "second.example"])

@@ -26,6 +26,7 @@ JSON = "application/json"
 class Oci(Format):
     key = "oci"
     aliases = ("docker",)
+    part = "/blobs/"
 
     @property
     def mount(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from heapq import merge
@@ -18,17 +18,22 @@ from django.http import HttpRequest, HttpResponse
 
 from problems import Forbidden, MethodRefused, NotFound, Unauthenticated, UpstreamFailed, absent
 from repos import caller, resolve, rows, serve
+from repos.blobs.stores import store
 from repos.call import Call
 from repos.caller import READ, Caller
 from repos.catalogue import Repo
-from repos.formats.oci import JSON, parse
+from repos.format import Described
+from repos.formats.oci import JSON, described, parse
 from repos.models import Asset, Change
+from repos.publish import Bytes, New
 from repos.rows import Found, Known
 
 MOST_TAGS = 10_000
 MOST_IMAGES = 1000
 MOST_REFERRERS = 1000
 """Entries on one page, whatever the client asks for."""
+MANY = 1000
+"""Paths that one query asks for."""
 LARGEST_ANNOTATIONS = 64 * 1024
 """Bytes of one manifest's annotations, written as JSON, that a list of referrers repeats; of larger ones it says nothing."""
 LARGEST_LIST = 4 * 1024 * 1024
@@ -276,6 +281,46 @@ def blob_elsewhere(call: Call, digest: str, source: tuple[Repo, str] | None) -> 
         if call.may(READ, call.repo, image):
             return rows.look([call.repo], path).assets.get(call.repo.id)
     return None
+
+
+def from_members(call: Call, wanted: Mapping[str, int]) -> list[New]:
+    """Of the paths that a manifest needs those that only other members of the virtual repository have, as news of this one.
+
+    Its client was told that they are here. With a manifest comes what that needs in turn.
+    """
+    others = [repo.id for repo in replace(call, repo=call.through).readable if repo.id != call.repo.id]
+    news: list[New] = []
+    left, seen = list(wanted), set(wanted)
+    while left and others:
+        needed: set[str] = set()
+        here = {asset.path for asset in _standing_at([call.repo.id], left)}
+        for asset in _standing_at(others, [path for path in left if path not in here]):
+            told, needs = _told(asset)
+            news.append(New(asset.path, Bytes(None, asset.blob.sha256, asset.blob.size, asset.blob.digests), told))
+            needed |= set(needs)
+        left = sorted(needed - seen)
+        seen |= needed
+    return news
+
+
+def _standing_at(repos: Sequence[int], paths: Sequence[str]) -> list[Asset]:
+    """What stands at these paths, of each the first repository's."""
+    found: dict[str, Asset] = {}
+    for start in range(0, len(paths), MANY):
+        part = Asset.objects.filter(repository_id__in=repos, path_key__in=paths[start : start + MANY], until=None)
+        for asset in sorted(part.select_related("blob"), key=lambda asset: repos.index(asset.repository_id)):
+            found.setdefault(asset.path, asset)
+    return list(found.values())
+
+
+def _told(asset: Asset) -> tuple[Described, Mapping[str, int]]:
+    """What is told of a blob or a manifest that stands elsewhere, and the paths that it needs."""
+    parts = parse.split(asset.path)
+    if parts is None or parts.kind != "manifests":
+        return Described(asset.package, asset.version, asset.media_type), {}
+    with store().open(asset.blob.key) as file:
+        manifest = parse.parse_manifest(file.read(parse.LARGEST_MANIFEST), asset.media_type)
+    return described(parts, manifest), manifest.needed(parts.image)
 
 
 def to_delete(assets: QuerySet[Asset], path: str, parts: parse.Path) -> QuerySet[Asset]:

@@ -176,12 +176,13 @@ def parse_manifest(content: bytes, media_type: str) -> Manifest:
         raise _wrong(
             f"{media_type[:100] or 'no media type'} is no manifest that is taken here; send one of {', '.join(MEDIA_TYPES)}"
         )
+    _check_keys(document, "", "")
     stated = document.get("mediaType")
     if stated is None and media_type.startswith("application/vnd.docker."):
         raise _wrong(f"a manifest of {media_type} says so in mediaType")
     if stated is not None and stated != media_type:
         raise _wrong(f"mediaType says {_shown(stated)} and Content-Type {media_type}; they must be the same")
-    if document.get("schemaVersion") != 2 or isinstance(document["schemaVersion"], bool):
+    if document.get("schemaVersion") != 2 or not isinstance(document["schemaVersion"], int):
         raise _wrong("schemaVersion must be 2")
     for other in ("manifests",) if media_type in MANIFESTS else ("layers", "config"):
         if other in document:
@@ -265,6 +266,7 @@ def _descriptor(value: Any, kind: str, where: str) -> Reference:
     """A content descriptor (image-spec, descriptor.md)."""
     if not isinstance(value, dict):
         raise _wrong(f"{where} must be a descriptor")
+    _check_keys(value, "descriptor", f"{where}.")
     media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
     if not isinstance(media_type, str) or not MEDIA_TYPE.fullmatch(media_type):
         raise _wrong(f"{where}.mediaType is no media type")
@@ -336,10 +338,28 @@ def _platforms(document: dict[str, Any]) -> Iterator[str]:
             continue
         if not isinstance(platform, dict):
             raise _wrong(f"manifests[{n}].platform must be an object")
+        _check_keys(platform, "platform", f"manifests[{n}].platform.")
         words = [platform.get(name) for name in ("os", "architecture", "variant")]
         if not all(word is None or _is_text(word) for word in words):
             raise _wrong(f"manifests[{n}].platform must hold texts")
         yield "/".join(word for word in words if word)
+
+
+KEYS = {
+    "": ["schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations", "fsLayers"],
+    "descriptor": ["mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform"],
+    "platform": ["architecture", "os", "os.version", "os.features", "variant", "features"],
+}
+"""The keys that mean something, by where they stand."""
+FOLDED = {place: {key.casefold(): key for key in keys} for place, keys in KEYS.items()}
+
+
+def _check_keys(value: dict[str, Any], place: str, where: str) -> None:
+    """Some readers take a key in any case, so that `Layers` would be `layers` to them and nothing to others."""
+    for key in value:
+        known = FOLDED[place].get(key.casefold(), key)
+        if known != key:
+            raise _wrong(f"{where}{_shown(key)} is read as {known} by some and as nothing by others; write {known}")
 
 
 def _shown(value: Any) -> str:

@@ -20,7 +20,7 @@ from accounts.authenticate import by_password, by_token
 from accounts.models import Token
 from accounts.tokens import is_secret
 from problems import Malformed, TooLarge, Unauthenticated
-from repos import caller, serve
+from repos import caller, catalogue, serve
 from repos.call import Call
 from repos.caller import Caller
 from repos.catalogue import Repo
@@ -39,11 +39,22 @@ LARGEST_FORM = 64 * 1024
 def challenge(request: HttpRequest, target: str, *, insufficient: bool, more: tuple[str, ...] = ()) -> str:
     """The Bearer challenge of a 401 (RFC 6750 section 3) for what was asked for, and for `more` scopes that it takes."""
     words = [("realm", f"{serve.base_url(request)}/v2/token"), ("service", request.META.get("HTTP_HOST", ""))]
-    if scope := " ".join(filter(None, (_scope_of(request.method or "", target), *more))):
+    targets = (target, _in_namespace(request, target))
+    scopes = dict.fromkeys(_scope_of(request.method or "", one) for one in targets)
+    if scope := " ".join(filter(None, (*scopes, *more))):
         words.append(("scope", scope))
     if insufficient:
         words.append(("error", "insufficient_scope"))
     return "Bearer " + ",".join(f'{name}="{value}"' for name, value in words if '"' not in value and "\\" not in value)
+
+
+def _in_namespace(request: HttpRequest, target: str) -> str:
+    """Where the registry that containerd names by `ns` may have a folder of its own; that it has is not told here."""
+    namespace = request.GET.get("ns", "").replace(":", "_")
+    if not re.fullmatch(parse.NAME, namespace):
+        return target
+    key, _, rest = ("", "", target) if catalogue.leads_somewhere(request.META.get("HTTP_HOST", "")) else target.partition("/")
+    return "/".join(filter(None, (key, namespace, rest)))
 
 
 def _scope_of(method: str, target: str) -> str:
@@ -75,9 +86,10 @@ def wider(call: Call, repo: Repo, image: str) -> Unauthenticated:
     )  # fmt: skip
 
 
-def place(request: HttpRequest, name: str) -> tuple[Repo, str] | None:
+def place(call: Call, name: str) -> tuple[Repo, str] | None:
     """The repository and the image that a client's name for an image means; None where there is none, or it is no name."""
-    _, repo, image = caller.recognise(request).catalogue.place(request.META.get("HTTP_HOST", ""), "oci", name)
+    host = call.request.META.get("HTTP_HOST", "")
+    _, repo, image = catalogue.load(call.epoch).place(host, call.repo.format.key, name)
     return (repo, image) if repo and re.fullmatch(parse.NAME, image) else None
 
 

@@ -45,8 +45,11 @@ def get_manifest(call: Call) -> HttpResponseBase:
 
 
 def get_blob(call: Call) -> HttpResponseBase:
+    """Who may push here and asks by HEAD wants to know whether to: for that no upstream is asked, which might be out."""
     parse.check_digest(_parts(call).reference)
-    return _with(serve.get(call), {"Docker-Content-Digest": _parts(call).reference})
+    taker = call.repo.deploy_to
+    asks = call.request.method == "HEAD" and taker is not None and call.may("artifact:write", taker, _parts(call).image)
+    return _with(serve.get(call, cached_only=asks), {"Docker-Content-Digest": _parts(call).reference})
 
 
 # Pushing blobs
@@ -69,7 +72,7 @@ def _mounted(call: Call, digest: str, source: str | None) -> HttpResponse | None
     Who could read it, but showed a pass that does not say so, is told to ask for one that does.
     """
     parse.check_digest(digest)
-    place = tokens.place(call.request, source) if source else None
+    place = tokens.place(call, source) if source else None
     if source and place is None:
         return None
     found = index.blob_elsewhere(call, digest, place)
@@ -199,6 +202,7 @@ def put_manifest(call: Call) -> HttpResponse:
         content = Bytes.of(incoming)
         paths = [call.path, *call.repo.format.stands_also_at(call.path, incoming.sha256)]
         news = [New(path, content, described(parse.split(path) or parts, manifest)) for path in paths]
+        news += index.from_members(call, manifest.needed(parts.image))
         publish.put(
             call.repo, news, call.actor.name,
             may_overwrite=call.may("artifact:overwrite", call.repo, parts.image), needs=manifest.needed(parts.image),

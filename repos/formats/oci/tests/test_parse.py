@@ -212,7 +212,22 @@ def test_brackets_in_a_text_are_no_depth():
     parse.parse_manifest(text(document(annotations={"a": '[{"\\' * 500})), MANIFEST)
 
 
-@pytest.mark.parametrize("version", [None, 1, 3, "2", True, [2]])
+@pytest.mark.parametrize("key", ["Layers", "layer\u017f", "LAYERS", "Manifests", "MediaType", "schemaversion", "Subject"])
+def test_a_key_that_some_readers_take_for_another_is_refused(key):
+    assert "is read as" in refusal(text(document(**{key: []})))
+
+
+@pytest.mark.parametrize("key", ["Digest", "SIZE", "mediatype", "Url\u017f", "Platform"])
+def test_a_descriptors_key_that_some_readers_take_for_another_is_refused(key):
+    layer = {**document()["layers"][0], key: "x"}
+    assert "layers[0]" in refusal(text(document(layers=[layer])))
+
+
+def test_names_of_annotations_are_their_authors():
+    assert parse.parse_manifest(text(document(annotations={"Digest": "a", "digest": "b"})), MANIFEST)
+
+
+@pytest.mark.parametrize("version", [None, 1, 3, "2", True, [2], 2.0])
 def test_any_schema_but_the_second_is_refused(version):
     assert "schemaVersion" in refusal(text(document(schemaVersion=version)))
 
