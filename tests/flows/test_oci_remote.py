@@ -559,6 +559,37 @@ def test_an_outage_of_the_token_service_is_one_of_the_registry(remote, service, 
     assert tags(remote.get("team/app/tags/list")) == ["v1"]
 
 
+def test_tags_that_a_silent_registry_does_not_give_keep_no_connection_from_what_is_here(server):
+    """More of them than the process has connections to its database; the HEAD of each was answered."""
+    here = server(connections=2, ENTREPOT_WORKERS="1")
+    remote = Remote(here, Registry(), "silent")
+    here.apply({"repositories": [remote.configured(timeout="60s"), {"key": "files", "format": "raw", "kind": "local"}]})
+    assert here.request("PUT", "/raw/files/a", b"here", user=ADMIN).status == 201
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def silent(handler: Handler) -> None:
+        if handler.command == "GET":
+            begun.release()
+            go_on.wait(60)
+        handler.answer(*remote.registry.respond(handler))
+
+    remote.registry.always = silent
+    tagged = {f"team/app/manifests/{n}": image(str(n)) for n in range(4)}
+    for n, content in enumerate(tagged.values()):
+        remote.registry.push("team/app", str(n), content)
+    try:
+        with ThreadPoolExecutor(len(tagged)) as pool:
+            asked = {path: pool.submit(remote.get, path) for path in tagged}
+            try:
+                assert all(begun.acquire(timeout=20) for _ in tagged), "all are waited for at once"
+                assert pulled(here.request("GET", "/raw/files/a", user=ADMIN), b"here")
+            finally:
+                go_on.set()
+            assert all(pulled(asked[path].result(), content) for path, content in tagged.items())
+    finally:
+        remote.registry.stop()
+
+
 def test_where_nobody_listens_any_more_what_is_cached_is_served(remote):
     registry = remote.registry
     digest = registry.push("team/app", "v1", image())
