@@ -240,20 +240,21 @@ def test_a_token_service_by_plain_http_is_refused_to_a_registry_by_https(world, 
 
 
 def test_a_name_of_one_part_is_found_under_library_as_its_own_clients_find_it(remote):
-    """And from then on looked for there first."""
+    """And from then on what a digest names, which is the same by either name, is looked for there first."""
     registry = remote.registry
     digest = registry.push("library/debian", "12", image(), CONFIG, LAYER)
     assert pulled(remote.get("debian/manifests/12"), image())
     assert registry.lines("/debian/")[0] == "HEAD /v2/debian/manifests/12"
     registry.asked_for.clear()
     assert pulled(remote.get(f"debian/blobs/{oci.digest(LAYER)}"), LAYER)
+    assert registry.lines() == [f"GET /v2/library/debian/blobs/{oci.digest(LAYER)}"]
     assert tags(remote.get("debian/tags/list")) == ["12"]
     assert pulled(remote.get("debian/manifests/12"), image())
-    assert all("/v2/library/debian/" in line for line in registry.lines())
     assert remote.get("debian/manifests/12").headers["Docker-Content-Digest"] == digest
 
 
 def test_a_name_of_one_part_that_the_registry_has_is_its_own(remote):
+    """Whatever else was found under library/ before, of that image too."""
     registry = remote.registry
     registry.push("tool", "v1", image("own"))
     registry.push("library/tool", "v1", image("another"))
@@ -261,6 +262,12 @@ def test_a_name_of_one_part_that_the_registry_has_is_its_own(remote):
     assert pulled(remote.get("tool/manifests/v1"), image("own"))
     assert not registry.lines("library")
     assert pulled(remote.get("other/manifests/v1"), image("other"))
+    registry.push("library/tool", "v0", image("old"))
+    assert pulled(remote.get("tool/manifests/v0"), image("old"))
+    for name, text in (("tool", "own"), ("library/tool", "another")):
+        registry.push(name, "v2", image(f"{text}, newer"))
+    assert pulled(remote.get("tool/manifests/v2"), image("own, newer"))
+    assert tags(remote.get("tool/tags/list")) == ["v1", "v2"]
 
 
 def test_a_name_of_several_parts_is_never_looked_for_under_library(remote):
