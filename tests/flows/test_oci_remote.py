@@ -624,6 +624,25 @@ def test_what_the_registry_denies_is_told_as_a_denial(remote, status):
         assert f"the upstream answered {status}" in json.loads(answer.body)["errors"][0]["message"]
 
 
+def test_a_denial_is_believed_until_there_are_other_credentials(remote):
+    registry = remote.registry
+    registry.tokens = Tokens(registry.url, LOGIN)
+    registry.push("team/app", "v1", image())
+    remote.configure(cache={"missing": "1h"})
+    told = [remote.get("team/app/manifests/v1") for _ in range(3)]
+    assert all(one.status == 403 and codes(one) == ["DENIED"] and one.reason == told[0].reason for one in told)
+    assert len(registry.lines("/v2/")) == 1
+    remote.configure(cache={"missing": "1h"}, **SIGNED_IN)
+    assert pulled(remote.get("team/app/manifests/v1"), image())
+
+
+def test_a_denial_that_is_not_believed_is_asked_about_each_time(remote):
+    remote.registry.always = denying(403)
+    for n in range(1, 3):
+        assert remote.get("team/app/manifests/v1").status == 403
+        assert len(remote.registry.asked_for) == n
+
+
 def test_credentials_that_the_token_service_refuses_are_told_as_such(remote):
     registry = remote.registry
     remote.configure(username="us", password="an old one")
