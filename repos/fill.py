@@ -4,7 +4,7 @@ join ── a Fill, run by a thread of its own ── lease ── ask the upstr
   ├── 200: receive, verify, describe, publish.fill, then serve from the store; where the digest is known before the end,
   │        those who wait read along (all but the last piece, until the whole is verified)
   ├── 304: what is cached is fresh again
-  ├── 404, 410: remembered for a short time
+  ├── 404, 410, a denial: remembered for a short time
   └── anything else: the next upstream, else the failure
 """
 
@@ -39,7 +39,7 @@ from problems import (
     absent,
     silent,
 )
-from repos import circuit, database, jobs, leases, publish, rows, upstream, waiting
+from repos import circuit, database, denials, jobs, leases, publish, rows, upstream, waiting
 from repos.blobs import CHUNK, Incoming
 from repos.blobs.stores import store
 from repos.catalogue import Repo, Upstream
@@ -208,7 +208,8 @@ class Fill:
             database.release()  # an upstream may be slow, and connections are few
             key = hashlib.sha256(self.repo.format.path_key(self.path).encode()).hexdigest()
             lasting = jobs.outliving("fetch", {"path": self.path}, repository=self.repo, key=f"fetch {self.repo.id} {key}")
-            with leases.kept_alive(fence, lambda: self._heard_in(leases.RENEWED)), lasting:
+            alive = leases.kept_alive(fence, lambda: self._heard_in(leases.RENEWED))
+            with alive, lasting, denials.remembered(self.repo, self.path):
                 return self._ask_upstreams(fence, resting)
         except Unavailable:
             if (meanwhile := self._look()) is not None:  # the lease was lost to a process that has recorded it

@@ -13,7 +13,7 @@ from datetime import datetime
 from django.utils import timezone
 
 from problems import Forbidden, NotFound, StorageFull, Unavailable, UpstreamDenied, UpstreamFailed, absent
-from repos import rows, waiting
+from repos import denials, rows, waiting
 from repos.catalogue import Repo
 from repos.fill import Fill, cached, is_fresh, join
 from repos.rows import Found, Fresh
@@ -27,7 +27,8 @@ def get(
     """The asset at `path` of a remote, of which the rows know `asset` and `fresh`, for a client that takes these media types.
 
     Gives a Fill, to be read along, where bytes may be sent before they are all here. Raises NotFound where the upstream says
-    so, Forbidden where a pattern of the repository refuses the name, Unavailable where it is offline, UpstreamFailed.
+    so, Forbidden where a pattern of the repository refuses the name or the upstream denies it, Unavailable where it is offline,
+    UpstreamFailed.
     """
     check_allowed(repo, path)
     if fresh is not None and asset is not None:
@@ -40,6 +41,7 @@ def get(
         asset is not None and asset.checked_at is not None and timezone.now() - asset.checked_at <= repo.cache.stale_on_error
     )
     try:
+        denials.check(repo, path)
         waiting.check(repo)
         return join(repo, path, asset, fresh, accept=accept).first_answer(patient=not fallback)
     except (UpstreamFailed, UpstreamDenied, Unavailable, StorageFull) as failure:

@@ -4,7 +4,8 @@
 2. A name that a local member holds, or held, is that local's: no remote is asked, whatever the caller may see.
 3. A name that matches `private` of the virtual or the remote is never asked of an upstream.
 4. Each member answers only callers that may read the name there.
-5. The first that has it answers. A remote's failure is the answer too: a later member might hold something else by that name;
+5. The first that has it answers; where the path says the digest of what can be there, the first that has it here already, so
+   that no upstream is asked for it. A remote's failure is the answer too: a later member might hold something else by that name;
    unless it said before that it has none, and a later member has what can never change, or the path says the digest of what
    can be there.
 """
@@ -50,6 +51,8 @@ def _find(query: Query, known: Known, *, cached_only: bool) -> Found | Fill:
     refusal: Forbidden | None = None
     failure: UpstreamFailed | Unavailable | None = None
     members = answering(query, known)
+    if query.repo.format.digest(query.path):
+        members.sort(key=lambda repo: repo.id not in known.assets)
     for n, repo in enumerate(members):
         asset = known.assets.get(repo.id)
         if repo.is_remote:

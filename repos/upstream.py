@@ -2,7 +2,8 @@
 
 Credentials are sent to the origin of the configured URL only, and only that may be inside (see `repos.egress`). Environment
 proxies are not used, redirects are followed by hand, what comes too slowly is a failure however steadily it drips, and a body
-counts only if its framing says that it is whole.
+counts only if its framing says that it is whole. Who waits here holds no connection to the database, whatever was read before:
+connections are few, and one silent upstream would take them from all.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from urllib3.exceptions import TimeoutError as UrllibTimeout
 from urllib3.util import parse_url
 
 from problems import Problem, UpstreamFailed, silent
-from repos import egress
+from repos import database, egress
 from repos.blobs import CHUNK
 from repos.catalogue import Upstream
 
@@ -131,6 +132,7 @@ class HttpAnswer(Answer):
 
     def chunks(self) -> Iterator[bytes]:
         """The body, whole or UpstreamFailed. An encoding that was not asked for is undone, if it is gzip, and must end."""
+        database.release()
         with _blamed_on(own=self.own), _failures("upstream.body"), contextlib.closing(self.response):
             if self.encoding not in ("", "gzip", "x-gzip"):
                 raise UpstreamFailed(
@@ -215,6 +217,7 @@ def _get(upstream: Upstream, url: str, headers: Mapping[str, str], method: str =
     wanted = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers, **signed}
     if not configured:
         wanted.pop("Authorization", None)
+    database.release()
     with _failures():
         changed = os.stat(upstream.ca).st_mtime_ns if upstream.ca else 0
         pool = _pool_for(upstream.ca, changed, None if configured else upstream.egress)

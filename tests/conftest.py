@@ -43,16 +43,26 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
     """Starts servers: `server(ENTREPOT_TLS="self")`. Each has a database and data of its own, but a node `beside`.
 
-    `prefix`: a command that starts the server's. `sqlite`: on SQLite, whatever the others use.
+    `prefix`: a command that starts the server's. `sqlite`: on SQLite, whatever the others use. `connections`: to PostgreSQL at
+    most, of each process.
     """
 
-    def start(beside: Server | None = None, prefix: Sequence[str] = (), *, sqlite: bool = False, **environment: str) -> Server:
+    def start(
+        beside: Server | None = None,
+        prefix: Sequence[str] = (),
+        *,
+        sqlite: bool = False,
+        connections: int | None = None,
+        **environment: str,
+    ) -> Server:
         if beside is not None:
             RUNNING.append(beside.node())
             return RUNNING[-1].start()
         data = tmp_path_factory.mktemp("data")
         postgres = None if sqlite else os.environ.get("ENTREPOT_TEST_POSTGRES")
         url = fresh_database(postgres) if postgres else f"sqlite:///{data}/entrepot.sqlite3"
+        if postgres and connections:
+            environment["ENTREPOT_DATABASE_URL"] = f"{url}?pool={connections}"
         one = Server(Path(data), url, environment, prefix=prefix)
         RUNNING.append(one)
         return one.start()

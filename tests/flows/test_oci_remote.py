@@ -243,20 +243,21 @@ def test_a_token_service_by_plain_http_is_refused_to_a_registry_by_https(world, 
 
 
 def test_a_name_of_one_part_is_found_under_library_as_its_own_clients_find_it(remote):
-    """And from then on looked for there first."""
+    """And from then on what a digest names, which is the same by either name, is looked for there first."""
     registry = remote.registry
     digest = registry.push("library/debian", "12", image(), CONFIG, LAYER)
     assert pulled(remote.get("debian/manifests/12"), image())
     assert registry.lines("/debian/")[0] == "HEAD /v2/debian/manifests/12"
     registry.asked_for.clear()
     assert pulled(remote.get(f"debian/blobs/{oci.digest(LAYER)}"), LAYER)
+    assert registry.lines() == [f"GET /v2/library/debian/blobs/{oci.digest(LAYER)}"]
     assert tags(remote.get("debian/tags/list")) == ["12"]
     assert pulled(remote.get("debian/manifests/12"), image())
-    assert all("/v2/library/debian/" in line for line in registry.lines())
     assert remote.get("debian/manifests/12").headers["Docker-Content-Digest"] == digest
 
 
 def test_a_name_of_one_part_that_the_registry_has_is_its_own(remote):
+    """Whatever else was found under library/ before, of that image too."""
     registry = remote.registry
     registry.push("tool", "v1", image("own"))
     registry.push("library/tool", "v1", image("another"))
@@ -264,6 +265,12 @@ def test_a_name_of_one_part_that_the_registry_has_is_its_own(remote):
     assert pulled(remote.get("tool/manifests/v1"), image("own"))
     assert not registry.lines("library")
     assert pulled(remote.get("other/manifests/v1"), image("other"))
+    registry.push("library/tool", "v0", image("old"))
+    assert pulled(remote.get("tool/manifests/v0"), image("old"))
+    for name, text in (("tool", "own"), ("library/tool", "another")):
+        registry.push(name, "v2", image(f"{text}, newer"))
+    assert pulled(remote.get("tool/manifests/v2"), image("own, newer"))
+    assert tags(remote.get("tool/tags/list")) == ["v1", "v2"]
 
 
 def test_a_name_of_several_parts_is_never_looked_for_under_library(remote):
@@ -562,6 +569,37 @@ def test_an_outage_of_the_token_service_is_one_of_the_registry(remote, service, 
     assert tags(remote.get("team/app/tags/list")) == ["v1"]
 
 
+def test_tags_that_a_silent_registry_does_not_give_keep_no_connection_from_what_is_here(server):
+    """More of them than the process has connections to its database; the HEAD of each was answered."""
+    here = server(connections=2, ENTREPOT_WORKERS="1")
+    remote = Remote(here, Registry(), "silent")
+    here.apply({"repositories": [remote.configured(timeout="60s"), {"key": "files", "format": "raw", "kind": "local"}]})
+    assert here.request("PUT", "/raw/files/a", b"here", user=ADMIN).status == 201
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def silent(handler: Handler) -> None:
+        if handler.command == "GET":
+            begun.release()
+            go_on.wait(60)
+        handler.answer(*remote.registry.respond(handler))
+
+    remote.registry.always = silent
+    tagged = {f"team/app/manifests/{n}": image(str(n)) for n in range(4)}
+    for n, content in enumerate(tagged.values()):
+        remote.registry.push("team/app", str(n), content)
+    try:
+        with ThreadPoolExecutor(len(tagged)) as pool:
+            asked = {path: pool.submit(remote.get, path) for path in tagged}
+            try:
+                assert all(begun.acquire(timeout=20) for _ in tagged), "all are waited for at once"
+                assert pulled(here.request("GET", "/raw/files/a", user=ADMIN), b"here")
+            finally:
+                go_on.set()
+            assert all(pulled(asked[path].result(), content) for path, content in tagged.items())
+    finally:
+        remote.registry.stop()
+
+
 def test_where_nobody_listens_any_more_what_is_cached_is_served(remote):
     registry = remote.registry
     digest = registry.push("team/app", "v1", image())
@@ -587,6 +625,25 @@ def test_what_the_registry_denies_is_told_as_a_denial(remote, status):
         answer = remote.get(path)
         assert answer.status == 403 and code(answer) == "DENIED"
         assert f"the upstream answered {status}" in json.loads(answer.body)["errors"][0]["message"]
+
+
+def test_a_denial_is_believed_until_there_are_other_credentials(remote):
+    registry = remote.registry
+    registry.tokens = Tokens(registry.url, LOGIN)
+    registry.push("team/app", "v1", image())
+    remote.configure(cache={"missing": "1h"})
+    told = [remote.get("team/app/manifests/v1") for _ in range(3)]
+    assert all(one.status == 403 and codes(one) == ["DENIED"] and one.reason == told[0].reason for one in told)
+    assert len(registry.lines("/v2/")) == 1
+    remote.configure(cache={"missing": "1h"}, **SIGNED_IN)
+    assert pulled(remote.get("team/app/manifests/v1"), image())
+
+
+def test_a_denial_that_is_not_believed_is_asked_about_each_time(remote):
+    remote.registry.always = denying(403)
+    for n in range(1, 3):
+        assert remote.get("team/app/manifests/v1").status == 403
+        assert len(remote.registry.asked_for) == n
 
 
 def test_credentials_that_the_token_service_refuses_are_told_as_such(remote):

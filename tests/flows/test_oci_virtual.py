@@ -16,7 +16,7 @@ from tests.parts.remotes import CONFIG, LAYER, image, tags
 from tests.parts.server import Answer, Server
 
 AT_ONCE = {"lifetime": "0s", "missing": "0s"}
-COUNT = 30
+COUNT = 40
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,15 @@ class World:
         answer = self.server.request("PUT", url, content, {"Content-Type": oci.INDEX}, user=ADMIN)
         assert answer.status == 201, answer
         return answer.headers["Docker-Content-Digest"]
+
+    def believe_what_is_missing(self, time: str) -> None:
+        cache = AT_ONCE | {"missing": time}
+        remotes = [one | {"cache": cache} for one in self.repositories() if one["kind"] == "remote"]
+        self.server.apply({"repositories": remotes})
+
+    def forget_what_was_asked(self) -> None:
+        for registry in (self.first, self.second):
+            registry.asked_for.clear()
 
     @property
     def asked(self) -> list[str]:
@@ -184,6 +193,20 @@ def test_a_digest_is_had_of_a_later_member_while_an_earlier_one_is_out(world, ca
         assert tagged.status in (502, 503) and code(tagged)
 
 
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_what_a_member_has_here_by_its_digest_is_asked_of_no_registry(world, status):
+    """Whatever an earlier one would say."""
+    digest = world.second.push("team/app", "v1", image(), CONFIG, LAYER)
+    paths = {f"team/app/manifests/{digest}": image(), f"team/app/blobs/{oci.digest(LAYER)}": LAYER}
+    for path in paths:
+        assert world.get(path, "second").status == 200
+    world.forget_what_was_asked()
+    world.first.always = status
+    for path, content in paths.items():
+        assert pulled(world.get(path), content)
+    assert world.asked == []
+
+
 def test_a_digest_that_an_earlier_member_could_not_be_asked_for_is_not_called_missing(world):
     with world.first.down():
         answer = world.get(f"team/app/blobs/{oci.digest(LAYER)}")
@@ -199,15 +222,37 @@ def test_what_one_registry_denies_another_may_have(world):
     assert answer.status == 403 and code(answer) == "DENIED"
 
 
+def test_what_one_registry_denied_it_is_not_asked_for_again_as_long_as_a_denial_is_believed(world):
+    """Then another has it also while the one that denied it is down; where nobody has it the answer is the denial each time."""
+    world.believe_what_is_missing("1h")
+    world.first.always = denying(403)
+    world.second.push("team/app", "v1", image(), CONFIG, LAYER)
+    paths = {"team/app/manifests/v1": image(), f"team/app/blobs/{oci.digest(LAYER)}": LAYER}
+    for _ in range(3):
+        for path, content in paths.items():
+            assert pulled(world.get(path), content)
+        answer = world.get("team/none/manifests/v1")
+        assert answer.status == 403 and codes(answer) == ["DENIED"] and "upstream.denied" in answer.body.decode()
+    assert sorted(world.first.lines()) == [
+        f"GET /v2/team/app/blobs/{oci.digest(LAYER)}", "HEAD /v2/team/app/manifests/v1", "HEAD /v2/team/none/manifests/v1",
+    ]  # fmt: skip
+    with world.first.down():
+        assert pulled(world.get("team/app/manifests/v1"), image())
+
+
 # Names that are ours
 
 
 def test_no_registry_is_asked_for_an_image_that_a_local_member_has(world):
-    """Not for tags, digests, lists or referrers, and not for what of it is not here, nor after it was deleted."""
-    digest = world.push("team/app", "v1", index("ours"))
+    """Not for tags, digests, lists or referrers, and not for what of it is not here, nor after it was deleted; nor is what was
+    fetched of it before.
+    """
     for registry in (world.first, world.second):
         registry.push("team/app", "v1", index("theirs"), LAYER)
         registry.push("team/app", "v2", index("theirs"), LAYER)
+    assert pulled(world.get(f"team/app/blobs/{oci.digest(LAYER)}"), LAYER)
+    world.forget_what_was_asked()
+    digest = world.push("team/app", "v1", index("ours"))
     assert pulled(world.get("team/app/manifests/v1"), index("ours"))
     assert tags(world.get("team/app/tags/list")) == ["v1"]
     assert json.loads(world.get(f"team/app/referrers/{digest}").body)["manifests"] == []
@@ -234,7 +279,10 @@ def test_an_image_that_a_local_has_whom_the_caller_may_not_read_is_asked_of_no_r
 
 
 def test_a_private_name_is_asked_of_no_registry(world):
-    world.first.push("corp/app", "v1", index("theirs"))
+    """Nor is it had where a remote has fetched it for those who ask that one."""
+    world.first.push("corp/app", "v1", index("theirs"), LAYER)
+    assert pulled(world.get(f"corp/app/blobs/{oci.digest(LAYER)}", "first"), LAYER)
+    world.forget_what_was_asked()
     for path in ("manifests/v1", "tags/list", f"blobs/{oci.digest(LAYER)}"):
         assert world.get(f"corp/app/{path}").status == 404
     assert world.asked == []

@@ -3,7 +3,8 @@
 tag        HEAD first, which counts against no limit of pulls: the digest that it tells is often here already, and the bytes
            are fetched by it, so that tag and bytes belong together
 401        the challenge names a token service; a token of it is kept for as long as it says
-library/   a name of one part that the registry does not have is looked for there, as its own clients would
+library/   what the registry does not have by a name of one part is looked for there, as its own clients would; each time, so that
+           what a name means does not depend on what was asked before, but for what a digest names, which is the same in both
 lists      all pages of tags; referrers also from the tag in which registries without the API keep them
 
 What the registry names beyond its own address, a token service or a redirect's target, must be outside (`repos.egress`) and
@@ -37,6 +38,8 @@ PAGE = 1000
 """Tags that are asked for at once."""
 USUAL_LIFE, MARGIN, MOST_TOKENS = 60, 10, 1000
 """Seconds that a token lives which does not say, those before its end in which it is not used, and tokens that are kept."""
+MOST_IMAGES = 10_000
+"""Images of which is kept where they were found."""
 DENIED = (401, 403)
 FINAL = (404, 429, 502, 503, 504, *DENIED)
 """Statuses of HEAD after which GET need not be tried."""
@@ -93,7 +96,7 @@ class _Registry:
         What is denied may well be there, so it is not called missing because another name is.
         """
         denial: Answer | None = None
-        for name in _names(self._source, parts.image):
+        for name in _names(self._source, parts):
             answer: Answer = ask(name, parts)
             if answer.own and answer.status in DENIED:
                 denial = denial or answer
@@ -341,17 +344,22 @@ class _Tokens:
 
 
 _tokens = _Tokens()
-_under_library: dict[Upstream, bool] = {}
-"""Which registries were last seen to keep names of one part under library/."""
+_under_library: dict[tuple[Upstream, str], bool] = {}
+"""Of which registries' images something was last found under library/."""
 
 
-def _names(source: Upstream, image: str) -> tuple[str, ...]:
-    if "/" in image:
-        return (image,)
-    names = (image, f"library/{image}")
-    return names[::-1] if _under_library.get(source) else names
+def _names(source: Upstream, parts: parse.Path) -> tuple[str, ...]:
+    """Under which names to look, in this order."""
+    if "/" in parts.image:
+        return (parts.image,)
+    names = (parts.image, f"library/{parts.image}")
+    same_in_both = parts.kind in ("manifests", "blobs") and parts.by_digest
+    return names[::-1] if same_in_both and _under_library.get((source, parts.image)) else names
 
 
 def _remember_name(source: Upstream, name: str, image: str) -> None:
-    if "/" not in image:
-        _under_library[source] = name != image
+    if "/" in image:
+        return
+    if len(_under_library) >= MOST_IMAGES:
+        _under_library.clear()
+    _under_library[source, image] = name != image
