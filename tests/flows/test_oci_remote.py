@@ -633,7 +633,7 @@ def test_a_denial_is_believed_until_there_are_other_credentials(remote):
     registry.push("team/app", "v1", image())
     remote.configure(cache={"missing": "1h"})
     told = [remote.get("team/app/manifests/v1") for _ in range(3)]
-    assert all(one.status == 403 and codes(one) == ["DENIED"] and one.reason == told[0].reason for one in told)
+    assert all(one.status == 403 and code(one) == "DENIED" and one.reason == told[0].reason for one in told)
     assert len(registry.lines("/v2/")) == 1
     remote.configure(cache={"missing": "1h"}, **SIGNED_IN)
     assert pulled(remote.get("team/app/manifests/v1"), image())

@@ -232,7 +232,7 @@ def test_what_one_registry_denied_it_is_not_asked_for_again_as_long_as_a_denial_
         for path, content in paths.items():
             assert pulled(world.get(path), content)
         answer = world.get("team/none/manifests/v1")
-        assert answer.status == 403 and codes(answer) == ["DENIED"] and "upstream.denied" in answer.body.decode()
+        assert answer.status == 403 and code(answer) == "DENIED" and "upstream.denied" in answer.body.decode()
     assert sorted(world.first.lines()) == [
         f"GET /v2/team/app/blobs/{oci.digest(LAYER)}", "HEAD /v2/team/app/manifests/v1", "HEAD /v2/team/none/manifests/v1",
     ]  # fmt: skip
