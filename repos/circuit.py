@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 from django.utils.http import parse_http_date_safe
 
-from problems import NotFound, UpstreamFailed, UpstreamOut
+from problems import NotFound, UpstreamDenied, UpstreamFailed, UpstreamOut
 from repos import database, upstream
 from repos.catalogue import Upstream
 from repos.models import Rest
@@ -110,7 +110,7 @@ def watched(source: Upstream, resting: dict[str, datetime]) -> Iterator[None]:
         if not isinstance(failure, UpstreamOut):
             circuit.failed() if failure.rule in COUNTED else circuit.answered()
         raise
-    except NotFound:
+    except (NotFound, UpstreamDenied):
         circuit.answered()
         raise
     circuit.answered()
