@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +44,11 @@ def among(column: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
 def document(value: Any) -> Any:
     """A JSON value as a raw query takes it."""
     return connection.ops.adapt_json_value(value, None)
+
+
+def loaded(value: Any) -> Any:
+    """A JSON value as a raw query gives it: SQLite has text."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def rows(sql: str, values: Sequence[Any]) -> list[tuple]:

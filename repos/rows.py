@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -129,7 +128,7 @@ def _found(repository_id: int, row: list) -> Found:
     asset_id, path, media_type, package, version, at, sha256, size, key, digests, *_ = row
     return Found(
         repository_id, asset_id, path, media_type, package, version, database.moment(at), sha256, size, key,
-        json.loads(digests) if isinstance(digests, str) else digests,
+        database.loaded(digests),
     )  # fmt: skip
 
 

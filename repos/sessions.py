@@ -51,11 +51,13 @@ def name(session: Upload) -> str:
 
 def find(repo: Repo, package: str, actor: str, called: str) -> Upload:
     """The actor's session that is called so. Raises NotFound."""
-    fresh = _session(called[:32], repo, package, actor)
-    if constant_time_compare(called, name(fresh)):
-        session = Upload.objects.filter(pk=fresh.pk).first() or fresh
-        begun = datetime.fromtimestamp(int(fresh.pk[:8], 16), UTC)
-        if not session.ended and (session is not fresh or begun > timezone.now() - LIFETIME):
+    session = _session(called[:32], repo, package, actor)
+    if constant_time_compare(called, name(session)):
+        found = database.rows('SELECT "offset", parts, sha256, ended FROM repos_upload WHERE id = %s', [session.pk])
+        for offset, parts, sha256, ended in found:
+            session.offset, session.parts, session.sha256, session.ended = offset, database.loaded(parts), sha256, bool(ended)
+        begun = datetime.fromtimestamp(int(session.pk[:8], 16), UTC)
+        if not session.ended and (found or begun > timezone.now() - LIFETIME):
             return session
     raise NotFound("there is no such upload: it was ended or abandoned; begin a new one", rule="upload.session")
 
