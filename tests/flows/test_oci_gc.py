@@ -188,6 +188,19 @@ def test_referrers_of_what_was_deleted_stay_and_are_listed_until_they_are_delete
     assert app.referrers(subject.digest) == set()
 
 
+def test_a_blob_with_a_manifests_bytes_holds_nothing_and_needs_nothing(here, app):
+    one = image("as a manifest elsewhere")
+    Images(here, "other/manifest").push(one, "latest")
+    for content in (*one.blobs[:2], one.manifest):
+        assert app.put_blob(content).status == 201
+    assert clean(here), "its layers are not all here, and need not be"
+    app.delete(f"blobs/{digest(one.blobs[0])}")
+    here.days_pass()
+    sweep(here, unheld=0)
+    assert standing(app) == set()
+    assert Images(here, "other/manifest").has(one, "latest")
+
+
 # While a push is under way
 
 
