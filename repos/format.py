@@ -215,8 +215,8 @@ class Format:
         """The digest by which the format's lock files know these bytes (reads the database)."""
         raise NotImplementedError
 
-    def referred_to(self, package: str, digest: str, kind: str) -> str:
-        """The path at which what a Reference of something in `package` names has to stand; empty where it need not be here."""
+    def referred_to(self, path: str, digest: str, kind: str) -> str:
+        """The path at which what the content at `path` refers to has to stand; empty where it need not be here."""
         return ""
 
     def unheld(self, assets: QuerySet[Asset], before: datetime) -> QuerySet[Asset]:

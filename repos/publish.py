@@ -163,7 +163,9 @@ def close(repo: Repo, choose: Callable[[QuerySet[Asset]], QuerySet[Asset]], acto
             return None
         number = row.new_change(actor, Change.Action.DELETE, {"paths": sorted(chosen.values())})
         row.write()
-        Asset.objects.filter(pk__in=chosen).update(until=number)
+        ids = list(chosen)
+        for start in range(0, len(ids), BATCH):
+            Asset.objects.filter(pk__in=ids[start : start + BATCH]).update(until=number)
     return number
 
 

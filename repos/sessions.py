@@ -32,6 +32,8 @@ from repos.models import Upload
 LIFETIME = timedelta(days=1)
 """How long a session waits for its next part."""
 MOST_PARTS = 10_000
+BATCH = 500
+"""Sessions that are removed at once."""
 
 
 def begin(repo: Repo, package: str, actor: str) -> Upload:
@@ -180,11 +182,17 @@ def discard_parts(session: Upload) -> None:
 
 def reap() -> int:
     """Remove what nobody has added to for LIFETIME; returns how many had not been ended."""
-    reaped = 0
-    for session in Upload.objects.filter(touched_at__lt=database.now() - LIFETIME).iterator():
-        if Upload.objects.filter(pk=session.pk, offset=session.offset).delete()[0]:
-            discard_parts(session)
-            reaped += not session.ended
+    old = Upload.objects.filter(touched_at__lt=database.now() - LIFETIME)
+    reaped, last = 0, ""
+    while page := list(old.filter(pk__gt=last).order_by("pk")[:BATCH]):  # no query is left open: SQLite refuses to write then
+        last = page[-1].pk
+        here = Upload.objects.filter(pk__in=[session.pk for session in page])
+        (here & old).delete()
+        added_to = set(here.values_list("pk", flat=True))
+        for session in page:
+            if session.pk not in added_to:
+                discard_parts(session)
+                reaped += not session.ended
     return reaped
 
 

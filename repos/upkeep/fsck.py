@@ -55,9 +55,9 @@ def _references() -> Iterator[Finding]:
         form = installed()[row.format]
         standing = Asset.objects.filter(repository=row, until=None)
         named = standing.filter(blob__references__isnull=False).order_by("pk")
-        columns = ("pk", "path", "package", "blob__references__digest", "blob__references__kind")
+        columns = ("pk", "path", "blob__references__digest", "blob__references__kind")
         for page in _pages(named.values_list(*columns).iterator(chunk_size=PAGE)):
-            needs = [(pk, path, form.referred_to(*reference)) for pk, path, *reference in page]
+            needs = [(pk, path, form.referred_to(path, digest, kind)) for pk, path, digest, kind in page]
             keys = {needed: form.path_key(needed) for _, _, needed in needs if needed}
             here = set(standing.filter(path_key__in=set(keys.values())).values_list("path_key", flat=True))
             for pk, path, needed in needs:

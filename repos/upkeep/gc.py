@@ -115,13 +115,16 @@ def _mark(blobs: list[Blob], grace: timedelta) -> int:
 
 def _finish_marked() -> None:
     """Delete the objects of marked rows, also those that an earlier sweep was killed over."""
-    for blob in Blob.objects.filter(state=Blob.State.DELETING).order_by("pk").iterator(chunk_size=BATCH):
-        store().delete(blob.key)
+    marked = Blob.objects.filter(state=Blob.State.DELETING)
+    last = 0
+    while page := dict(marked.filter(pk__gt=last).order_by("pk").values_list("pk", "key")[:BATCH]):
+        last = max(page)
+        for key in page.values():
+            store().delete(key)
         with transaction.atomic():
-            if Asset.objects.filter(blob=blob).exists():
-                Blob.objects.filter(pk=blob.pk).update(state=Blob.State.FREED)
-            else:
-                blob.delete()
+            here = marked.filter(pk__in=page)
+            here.filter(Exists(Asset.objects.filter(blob_id=OuterRef("pk")))).update(state=Blob.State.FREED)
+            here.delete()
 
 
 def _remove_strays(freed: Freed, age: timedelta, *, dry_run: bool) -> None:

@@ -109,3 +109,28 @@ def test_layers_that_come_and_go_while_gc_sweeps_are_never_missing_below_a_manif
     here.manage("gc", "--grace", "0", "--unheld", "0")
     assert here.counts()[2] == 0
     assert here.manage("fsck", "--scrub").stdout.strip() == "clean"
+
+
+ABANDONED = """
+INSERT INTO repos_upload (id, repository_id, package, actor, "offset", parts, sha256, ended, touched_at)
+WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 5000)
+SELECT n, repos_repository.id, 'app', 'somebody', 0, '[]', '', n % 2 = 0, '2020-01-01 00:00:00Z'
+  FROM number, repos_repository WHERE repos_repository.key = 'local'
+"""
+
+
+def test_thousands_of_abandoned_uploads_are_removed_while_others_push(here):
+    here.execute(ABANDONED)
+    app = RegistryClient(here, "local/app")
+    process = here.beside("gc")
+    try:
+        pushed = 0
+        while process.poll() is None:
+            assert app.put_blob(f"layer {pushed}".encode()).status == 201
+            pushed += 1
+        assert process.returncode == 0, here.log()[-4000:]
+    finally:
+        process.kill()
+        process.wait()
+    assert here.query("SELECT count(*) FROM repos_upload WHERE touched_at < '2021-01-01'") == (0,)
+    assert here.query("SELECT count(*) FROM repos_asset") == (pushed,)

@@ -1,13 +1,18 @@
-"""What lists of images cost, in queries, however much there is; and what a pass is worth, whatever is asked."""
+"""What images cost, in queries and what these read, however much there is; and what a pass is worth, whatever is asked."""
 
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from itertools import combinations
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +24,9 @@ from accounts.authenticate import authenticate
 from accounts.models import User
 from repos import models
 from repos.configuration import engine
+from repos.formats.oci.parse import image_of
 from repos.models import Asset, Blob, Description, Reference
+from repos.upkeep.unheld import close_unheld
 from tests.flows.test_commit import put
 from tests.parts.oci import INDEX, digest, index
 from tests.parts.server import Server
@@ -60,14 +67,12 @@ def stand(repo, places: dict[str, str], blobs: list[Blob] | None = None) -> None
         [
             Asset(
                 repository_id=repo.id, path=path, path_key=path, blob=blobs[n] if blobs else blob, media_type=INDEX,
-                package=path.partition("/manifests/")[0], version=version, since=since,
+                package=image_of(path), version=version, since=since,
             )
             for n, (path, version) in enumerate(places.items())
         ],
         batch_size=5000,
     )  # fmt: skip
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
 
 
 def cost(path: str, headers: dict[str, str]) -> tuple[int, dict]:
@@ -127,24 +132,139 @@ def test_a_page_of_referrers_costs_the_same_at_ten_thousand(here, through):
         assert many == few <= 4
 
 
-def refer(repo, count: int) -> list[str]:
-    """Rows of many manifests that refer to the subject; their digests in order."""
+def test_a_page_of_referrers_with_large_annotations_is_made_without_reading_all_of_them(here):
+    refer(here, 1000, {"annotations": {"text": "x" * 60_000}})
+    reader = login("reader")
+    cost("/v2/local/app/tags/list", reader)
+    tracemalloc.start()
+    try:
+        _, document = cost(f"/v2/local/app/referrers/{SUBJECT}", reader)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(document["manifests"]) == 69, "as many as a client takes"
+    assert most < 40 * 1024 * 1024, "which is less than the annotations of all"
+
+
+def store_rows(names: list[str]) -> list[Blob]:
+    """Rows of bytes with these digests."""
     moment = models.Change.objects.first().at
-    names = sorted(digest(f"{n}".encode()) for n in range(count))
-    blobs = Blob.objects.bulk_create(
+    return Blob.objects.bulk_create(
         [Blob(sha256=name[7:], size=1, key=f"{name[7:9]}/{name[7:]}/1", created_at=moment) for name in names], batch_size=5000
     )
+
+
+def refer(repo, count: int, facts: dict[str, Any] | None = None) -> list[str]:
+    """Rows of many manifests that refer to the subject; their digests in order."""
+    names = sorted(digest(f"{n}".encode()) for n in range(count))
+    blobs = store_rows(names)
     Reference.objects.bulk_create([Reference(blob=blob, digest=SUBJECT, kind="subject") for blob in blobs], batch_size=5000)
     parity = {True: "application/x.even", False: "application/x.odd"}
     Description.objects.bulk_create(
         [
-            Description(blob=blob, format="oci", path_class="manifest", data={"artifactType": parity[int(name[-1], 16) % 2 == 0]})
+            Description(
+                blob=blob,
+                format="oci",
+                path_class="manifest",
+                data={"artifactType": parity[int(name[-1], 16) % 2 == 0], **(facts or {})},
+            )
             for name, blob in zip(names, blobs, strict=True)
         ],
         batch_size=5000,
-    )
+    )  # fmt: skip
     stand(repo, {f"app/manifests/{name}": name for name in names}, blobs)
     return names
+
+
+def build(repo, image: str, count: int) -> None:
+    """Rows of an image with so many manifests, each with a tag and three layers, and as many layers more that none refers to."""
+    manifests = [digest(f"{image} {n}".encode()) for n in range(count)]
+    layers = [digest(f"{image} {n} {k}".encode()) for n in range(count) for k in range(4)]
+    stored = dict(zip([*manifests, *layers], store_rows([*manifests, *layers]), strict=True))
+    named = [(manifest, layer) for n, manifest in enumerate(manifests) for layer in layers[4 * n : 4 * n + 3]]
+    Reference.objects.bulk_create(
+        [Reference(blob=stored[manifest], digest=layer, kind="layer") for manifest, layer in named], batch_size=5000
+    )
+    stand(repo, {f"{image}/manifests/{name}": name for name in manifests}, [stored[name] for name in manifests])
+    stand(repo, {f"{image}/manifests/v{n}": f"v{n}" for n in range(count)}, [stored[name] for name in manifests])
+    stand(repo, {f"{image}/blobs/{name}": name for name in layers}, [stored[name] for name in layers])
+
+
+def steps(function: Callable[[], object]) -> int:
+    """Tens of steps that SQLite takes for it: what it reads, whatever the machine is busy with."""
+    count = 0
+
+    def another() -> None:
+        nonlocal count
+        count += 1
+
+    connection.ensure_connection()
+    connection.connection.set_progress_handler(another, 10)
+    try:
+        function()
+    finally:
+        connection.connection.set_progress_handler(None, 0)
+    return count
+
+
+only_sqlite = pytest.mark.skipif("connection.vendor != 'sqlite'", reason="PostgreSQL has statistics, and tells of no steps")
+
+
+@only_sqlite
+def test_what_gc_reads_of_an_image_grows_as_the_image_does(here):
+    """Nobody has made statistics for SQLite; eight times as much is not sixty-four times as dear."""
+    closed: list[int] = []
+    sweep = partial(close_unheld, timedelta(0), closed.append)
+    build(here, "small", 200)
+    few = steps(sweep)
+    assert closed[-1] == 200
+    build(here, "large", 1600)
+    many = steps(sweep)
+    assert closed[-1] == 1600
+    assert many < 16 * few
+
+
+ASKED = {
+    "a deletion": ("delete", f"/v2/local/app/manifests/{digest(b'app 7')}", 202),
+    "a deletion that is refused": ("delete", f"/v2/local/app/blobs/{digest(b'app 7 0')}", 405),
+    "a list of referrers": ("get", f"/v2/local/app/referrers/{SUBJECT}", 200),
+    "a mount from anywhere": ("post", f"/v2/local/other/blobs/uploads/?mount={digest(b'app 7 0')}", 201),
+}
+
+
+@only_sqlite
+@pytest.mark.parametrize("what", ASKED)
+def test_what_is_asked_by_a_digest_reads_no_more_where_the_image_has_ten_thousand_assets(here, what):
+    method, path, status = ASKED[what]
+    engine.apply({"grants": [{"role": "owner", "users": ["reader"], "repositories": ["local"]}]})
+    headers = login("reader")
+    Client().get("/v2/local/app/tags/list", headers=headers)
+
+    def ask() -> None:
+        assert getattr(Client(), method)(path, headers=headers).status_code == status
+
+    def cost_of_asking() -> int:
+        with transaction.atomic():
+            count = steps(ask)
+            transaction.set_rollback(True)
+        return count
+
+    build(here, "app", 10)
+    few = cost_of_asking()
+    build(here, "app/more", 10)
+    names = {f"app/blobs/{digest(f'{n}'.encode())}": digest(f"{n}".encode()) for n in range(10_000)}
+    stand(here, names, store_rows(list(names.values())))
+    assert cost_of_asking() < 2 * few
+
+
+def test_a_manifest_with_seventy_thousand_tags_is_deleted_with_all_of_them(here):
+    """More than a statement takes values."""
+    names = [digest(index()), *(f"v{n}" for n in range(70_000))]
+    stand(here, {f"app/manifests/{name}": name for name in names})
+    engine.apply({"grants": [{"role": "owner", "users": ["reader"], "repositories": ["local"]}]})
+    headers = login("reader")
+    assert Client().delete(f"/v2/local/app/manifests/{digest(index())}", headers=headers).status_code == 202
+    assert not Asset.objects.filter(repository_id=here.id, until=None).exists()
 
 
 def test_a_blob_whose_bytes_are_being_removed_is_not_mounted(here):

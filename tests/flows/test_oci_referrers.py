@@ -137,6 +137,34 @@ def test_annotations_too_large_for_a_list_are_left_out_of_it(images):
     assert found[digest(large)] == {**descriptor(large, INDEX), "artifactType": SBOM}
     assert found[digest(small)]["annotations"] == {"text": "x" * 65_000}
     assert images.of("app").get(digest(large)).body == large
+    assert kept_of(images, small) > 65_000
+    assert kept_of(images, large) < 200, "what is never told is not kept beside the bytes either"
+
+
+def kept_of(images: RegistryClient, content: bytes) -> int:
+    """Characters of what is kept to be told of a manifest."""
+    told = "SELECT length(CAST(data AS text)) FROM repos_description JOIN repos_blob ON repos_blob.id = blob_id"
+    (size,) = images.server.query(f"{told} WHERE sha256 = '{digest(content).removeprefix('sha256:')}'")
+    return size
+
+
+def test_many_platforms_of_an_index_are_not_told_with_its_referrer(images):
+    """They are no more than is told of annotations, so that a list of referrers is never made from megabytes of each."""
+    platform = {"os": "linux", "architecture": "x" * 1000}
+    children = [images.of("app").push(plain(f"child {n}"), f"child{n}") for n in range(70)]
+    content = index(subject=descriptor(b"platforms", MANIFEST), artifactType=SBOM)
+    document = json.loads(content) | {"manifests": [descriptor(one, MANIFEST, platform=platform) for one in children]}
+    content = json.dumps(document).encode()
+    assert images.of("app").put(digest(content), content).status == 201
+    assert [one["artifactType"] for one in referrers(images, b"platforms")] == [SBOM]
+    assert kept_of(images, content) < 200
+
+
+def test_bytes_of_a_referrer_that_stand_as_a_blob_only_are_not_listed(images):
+    content = attach(images, subject=b"no manifest")
+    images.of("layers-only").push_blob(content)
+    assert referrers(images, b"no manifest", "layers-only") == []
+    assert [one["digest"] for one in referrers(images, b"no manifest")] == [digest(content)]
 
 
 def test_a_page_is_no_larger_than_what_clients_take_for_a_manifest(images):

@@ -97,8 +97,11 @@ class Oci(Format):
 
         return remote.ask(upstream, question)
 
-    def referred_to(self, package: str, digest: str, kind: str) -> str:
-        return parse.place(package, digest, kind) if kind in parse.FOLDERS else ""
+    def referred_to(self, path: str, digest: str, kind: str) -> str:
+        parts = parse.split(path)
+        if parts is None or parts.kind != "manifests" or kind not in parse.FOLDERS:
+            return ""
+        return parse.place(parts.image, digest, kind)
 
     def unheld(self, assets: QuerySet[Asset], before: datetime) -> QuerySet[Asset]:
         from repos.formats.oci import index

@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import datetime
 from heapq import merge
 from itertools import accumulate, groupby, islice
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urlencode
 
 from django.db import connection
-from django.db.models import Exists, F, FilteredRelation, OuterRef, Q, QuerySet, TextField, Value
-from django.db.models.functions import Concat
+from django.db.models import BigIntegerField, Exists, F, FilteredRelation, OuterRef, Q, QuerySet, TextField, Value
+from django.db.models.functions import Cast, Concat
 from django.http import HttpRequest, HttpResponse
 
 from problems import Forbidden, MethodRefused, NotFound, Unauthenticated, UpstreamFailed, absent
@@ -24,7 +25,7 @@ from repos.caller import READ, Caller
 from repos.catalogue import Repo
 from repos.format import Described
 from repos.formats.oci import JSON, described, parse
-from repos.models import Asset, Change
+from repos.models import Asset, Blob, Change
 from repos.publish import Bytes, New
 from repos.rows import Found, Known
 
@@ -34,8 +35,6 @@ MOST_REFERRERS = 1000
 """Entries on one page, whatever the client asks for."""
 MANY = 1000
 """Paths that one query asks for."""
-LARGEST_ANNOTATIONS = 64 * 1024
-"""Bytes of one manifest's annotations, written as JSON, that a list of referrers repeats; of larger ones it says nothing."""
 LARGEST_LIST = 4 * 1024 * 1024
 """Bytes of one page of referrers: clients take it for a manifest, and none larger."""
 
@@ -230,22 +229,23 @@ def referrers(call: Call, artifact_type: str, last: str) -> HttpResponse:
 
 
 def _local_referrers(repos: Sequence[Repo], path: str, artifact_type: str, last: str) -> Iterator[dict[str, Any]]:
-    """Enough of those after `last` for a page and to tell that there are more, though each stands in all of `repos`."""
+    """Enough of those after `last` for a page and to tell that there are more; what stands in several of `repos` is told once."""
     image, _, subject = path.rpartition("/referrers/")
-    here = Asset.objects.filter(
-        repository_id__in=[repo.id for repo in repos], package=image, until=None, version__contains=":", version__gt=last,
-        blob__references__digest=subject, blob__references__kind="subject",
-    ).order_by("version")  # fmt: skip
+    here = _naming(subject, ["subject"], *(repo.id for repo in repos)).filter(package=image, until=None, version__gt=last)
     described = Q(blob__descriptions__format="oci", blob__descriptions__path_class="manifest")
     here = here.annotate(said=FilteredRelation("blob__descriptions", condition=described))  # of some there is nothing to say
     if artifact_type:
         here = here.filter(said__data__artifactType=artifact_type)
-    columns = here.values_list("version", "media_type", "blob__size", "said__data")
-    for digest, media_type, size, facts in columns[: len(repos) * (MOST_REFERRERS + 1)]:
+    columns = here.order_by("version").values_list("version", "media_type", "blob__size", "said__data")
+    told = size = 0
+    for digest, same in groupby(columns.iterator(chunk_size=100), key=itemgetter(0)):
+        _, media_type, length, facts = next(same)
         more = {name: facts[name] for name in ("artifactType", "annotations") if name in (facts or {})}
-        if len(json.dumps(more.get("annotations"))) > LARGEST_ANNOTATIONS:
-            del more["annotations"]
-        yield {"mediaType": media_type, "digest": digest, "size": size, **more}
+        one = {"mediaType": media_type, "digest": digest, "size": length, **more}
+        yield one
+        told, size = told + 1, size + len(json.dumps(one))
+        if told > MOST_REFERRERS or size > LARGEST_LIST:
+            return
 
 
 def _how_many(found: Sequence[dict[str, Any]]) -> int:
@@ -276,7 +276,8 @@ def blob_elsewhere(call: Call, digest: str, source: tuple[Repo, str] | None) -> 
     algorithm, _, digits = digest.partition(":")
     if algorithm != "sha256":
         return None
-    here = Asset.objects.filter(repository_id=call.repo.id, blob__sha256=digits, until=None, path__contains="/blobs/")
+    bytes_ = {"blob__sha256": digits, "blob__state": Blob.State.LIVE}
+    here = _by_blobs(call.repo.id).filter(**bytes_, until=None, path__contains="/blobs/")
     for path, image in here.values_list("path", "package")[:50]:
         if call.may(READ, call.repo, image):
             return rows.look([call.repo], path).assets.get(call.repo.id)
@@ -329,20 +330,16 @@ def to_delete(assets: QuerySet[Asset], path: str, parts: parse.Path) -> QuerySet
     Raises MethodRefused where a manifest that stands needs it.
     """
     named = assets.filter(path_key=path)
-    if not parts.by_digest:
+    found = named.first() if parts.by_digest else None
+    if found is None:
         return named
-    holder = (
-        assets.filter(package=parts.image, version__contains=":")
-        .filter(blob__references__digest=parts.reference, blob__references__kind__in=HOLDING)
-        .first()
-    )
-    if holder is not None and named.exists():
+    repository = found.repository_id
+    for holder in _naming(parts.reference, HOLDING, repository).filter(package=parts.image, until=None)[:1]:
         raise MethodRefused(f"{holder.version} needs {parts.reference}; delete that first", rule="reference.held")
     if parts.kind == "blobs":
         return named
-    blobs = list(named.values_list("blob_id", flat=True))
-    leading = Q(package=parts.image, blob_id__in=blobs) & ~Q(version__contains=":")
-    return assets.filter(Q(path_key=path) | leading)
+    leading = _by_blobs(repository).filter(blob_id=found.blob_id, package=parts.image, until=None)
+    return named.union(leading.exclude(version__contains=":"))
 
 
 HOLDING = tuple(parse.FOLDERS)
@@ -355,9 +352,11 @@ def unheld(assets: QuerySet[Asset], before: datetime) -> QuerySet[Asset]:
     """
     came = Change.objects.filter(repository_id=OuterRef("repository_id"), number=OuterRef("since"), at__lt=before)
     old = assets.filter(Exists(came)).exclude(usage__last_used__gte=before)
-    tag = Asset.objects.filter(
-        repository_id=OuterRef("repository_id"), package=OuterRef("package"), blob_id=OuterRef("blob_id"), until=None
-    ).exclude(version__contains=":")
+    tag = (
+        _by_blobs(OuterRef("repository_id"))
+        .filter(blob_id=OuterRef("blob_id"), package=OuterRef("package"), until=None)
+        .exclude(version__contains=":")
+    )
     blobs = Q(path=_joined("/blobs/")) & ~Exists(_referring(before))
     children = (
         Q(path=_joined("/manifests/"), version__contains=":")
@@ -373,11 +372,25 @@ def _joined(folder: str) -> Concat:
 
 def _referring(before: datetime | None) -> QuerySet[Asset]:
     """The manifests of the same image that refer to an asset; those that stand or did since a moment, None: or ever did."""
-    here = Asset.objects.filter(
-        repository_id=OuterRef("repository_id"), package=OuterRef("package"),
-        blob__references__digest=OuterRef("version"), blob__references__kind__in=HOLDING,
-    )  # fmt: skip
+    here = _naming(OuterRef("version"), HOLDING, OuterRef("repository_id")).filter(package=OuterRef("package"))
     if before is None:
         return here
     closed = Change.objects.filter(repository_id=OuterRef("repository_id"), number=OuterRef("until"), at__gte=before)
     return here.filter(Q(until=None) | Exists(closed))
+
+
+def _naming(digest: str | OuterRef, kinds: Sequence[str], *repositories: int | OuterRef) -> QuerySet[Asset]:
+    """Manifests by their own digests, each that stands or did, in whose content a digest is named so."""
+    return _by_blobs(*repositories).filter(
+        path=_joined("/manifests/"), version__contains=":",
+        blob__references__digest=digest, blob__references__kind__in=kinds,
+    )  # fmt: skip
+
+
+def _by_blobs(*repositories: int | OuterRef) -> QuerySet[Asset]:
+    """Assets of these repositories, to be found by their blobs, of which few have the same.
+
+    SQLite has no statistics, and would rather read all of an image by an index that begins with its repository: from those
+    the cast keeps it. PostgreSQL sees through it, and chooses for itself.
+    """
+    return Asset.objects.alias(repo=Cast("repository_id", BigIntegerField())).filter(repo__in=repositories)

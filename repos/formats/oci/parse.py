@@ -38,6 +38,8 @@ DEEPEST = 64
 MOST_PARTS = 10 * MOST_DESCRIPTORS
 """Objects and lists in all; a descriptor is one, and has few in it."""
 LARGEST_SIZE = 2**63 - 1
+LARGEST_FACT = 64 * 1024
+"""Bytes of what is told of a manifest, such as its annotations, each written as JSON; of more nothing is told, or kept."""
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -328,7 +330,7 @@ def _facts(document: dict[str, Any], media_type: str, references: tuple[Referenc
         "platforms": list(_platforms(document)) if media_type in INDEXES else None,
         "size": sum(one.size for one in references if one.kind in ("config", "layer")) if media_type in MANIFESTS else None,
     }
-    return {name: value for name, value in facts.items() if value}
+    return {name: value for name, value in facts.items() if value and len(json.dumps(value)) <= LARGEST_FACT}
 
 
 def _platforms(document: dict[str, Any]) -> Iterator[str]:
