@@ -60,11 +60,13 @@ class Oci(Format):
         return (f"{parts.image}/manifests/sha256:{sha256}",)
 
     def limit(self, path: str) -> int | None:
-        return parse.LARGEST_MANIFEST if "/manifests/" in path else None
+        parts = parse.split(path)
+        return parse.LARGEST_MANIFEST if parts and parts.kind == "manifests" else None
 
     def sent_at_once(self, path: str) -> bool:
         """A manifest's first client needs its media type, which is sure at the end."""
-        return "/blobs/" in path
+        parts = parse.split(path)
+        return parts is not None and parts.kind == "blobs"
 
     def describe(self, path: str, open_blob: OpenBlob, *, published: bool, media_type: str = "") -> Described:
         parts = parse.split(path)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from problems import Malformed
-from repos.formats.oci import parse
+from repos.formats.oci import FORMAT, parse
 from tests.parts.oci import (
     CONFIG,
     DOCKER_LIST,
@@ -83,6 +83,13 @@ def test_whatever_is_split_can_be_put_together_again(path):
         return
     ends = {"tags": "tags/list", "uploads": f"blobs/uploads/{parts.reference}"}
     assert path.rstrip("/") == f"{parts.image}/{ends.get(parts.kind, f'{parts.kind}/{parts.reference}')}".rstrip("/")
+
+
+@pytest.mark.parametrize("image", ["manifests", "a/manifests/b", "a/blobs/b"])
+def test_what_an_image_is_called_says_nothing_of_what_is_in_it(image):
+    blob, manifest_ = f"{image}/blobs/{SHA256}", f"{image}/manifests/{SHA256}"
+    assert (FORMAT.limit(blob), FORMAT.sent_at_once(blob), FORMAT.package(blob)) == (None, True, image)
+    assert (FORMAT.limit(manifest_), FORMAT.sent_at_once(manifest_)) == (parse.LARGEST_MANIFEST, False)
 
 
 @pytest.mark.parametrize("reference", ["v1", "latest", "_", "A.b-c_D", "1", "a" * 128, "sha256", "sha256-aa", SHA256, SHA512])
