@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -152,3 +153,52 @@ def test_keeping_and_deleting_one_digest_at_once_loses_nothing(store):
         for done in [pool.submit(keep_and_delete) for _ in range(4)]:
             done.result(60)
     assert list(store.objects()) == []
+
+
+# Parts
+
+
+def part(store: Store, content: bytes) -> str:
+    with store.receive() as incoming:
+        incoming.write(content)
+        return incoming.set_aside()
+
+
+@pytest.mark.parametrize("contents", [(b"whole",), (b"first ", b"second ", b"third")])
+@pytest.mark.parametrize("digests", [(), ("sha512",)])
+def test_parts_are_joined_in_their_order_and_stay(store, contents, digests):
+    names, content = [part(store, one) for one in contents], b"".join(contents)
+    for known in ("", hashlib.sha256(content).hexdigest()) if len(contents) == 1 else ("",):
+        with store.join(names, digests, known) as incoming:
+            assert (incoming.size, incoming.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+            assert incoming.digests == {name: hashlib.new(name, content).hexdigest() for name in digests}
+            key = incoming.keep()
+        with store.open(key) as file:
+            assert file.read() == content
+    assert {item.key for item in store.parts()} == set(names)
+    assert list(store.leftovers()) == []
+
+
+def test_a_part_that_is_discarded_is_gone_and_what_was_made_of_it_stays(store):
+    name = part(store, b"content")
+    with store.join([name]) as incoming:
+        key = incoming.keep()
+    store.discard_part(name)
+    store.discard_part(name)
+    assert list(store.parts()) == []
+    with store.open(key) as file:
+        assert file.read() == b"content"
+    with pytest.raises(FileNotFoundError):
+        store.join([name])
+
+
+def test_what_is_made_of_an_old_part_is_as_young_as_its_making(store, tmp_path):
+    """A sweep takes old objects that no row has, and its row comes after it."""
+    name = part(store, b"sent yesterday")
+    for file in tmp_path.rglob("*"):
+        os.utime(file, (1, 1))
+    assert [item.age > 86_400 for item in store.parts()] == [True]
+    with store.join([name], (), hashlib.sha256(b"sent yesterday").hexdigest()) as incoming:
+        assert all(item.age < 3600 for item in store.leftovers())
+        incoming.keep()
+    assert [item.age < 3600 for item in store.objects()] == [True]

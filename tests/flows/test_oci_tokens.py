@@ -170,6 +170,16 @@ def test_a_scope_that_is_none_grants_nothing(images, text):
     assert not may(images.showing(images.token(text)))
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v2/token"), ("POST", "/v2/token"), ("GET", "app/tags/list")])
+def test_more_parameters_than_anybody_sends_are_refused_and_no_error_here(images, method, path):
+    many = "&".join(f"a{n}=1" for n in range(1500))
+    body = many.encode() if method == "POST" else None
+    sent = {"Content_Type": "application/x-www-form-urlencoded"} if body else {}
+    assert images.ask(method, path if body else f"{path}?{many}", body, **sent).status in (400, 414)
+    short = "&".join(f"a{n}" for n in range(1100))  # no longer than a request's first line may be
+    assert images.ask("GET", f"{path}?{short}").status == 400
+
+
 def test_a_pass_for_nothing_opens_nothing_but_the_ping(images):
     shown = images.showing(images.token())
     assert shown.ask("GET", "/v2/").status == 200
