@@ -34,6 +34,14 @@ def share_lock() -> str:
     return "FOR SHARE" if connection.vendor == "postgresql" else ""
 
 
+def exclusive_lock() -> str:
+    """The clause that keeps others from changing selected rows, and from locking them, until the commit.
+
+    Not from inserting rows that refer to them: uploads and leases do not wait for a repository's commits.
+    """
+    return "FOR NO KEY UPDATE" if connection.vendor == "postgresql" else ""
+
+
 def among(column: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
     """A condition that a column has one of these values, with its parameters; one text for any number of them where it can be."""
     if connection.vendor == "postgresql":
@@ -94,14 +102,6 @@ def not_waiting_for_the_disk() -> Iterator[None]:
                     yield
             finally:
                 cursor.execute("PRAGMA synchronous = FULL")
-
-
-def exclusive_lock() -> str:
-    """The clause that keeps others from changing selected rows, and from locking them, until the commit.
-
-    Not from inserting rows that refer to them: uploads and leases do not wait for a repository's commits.
-    """
-    return "FOR NO KEY UPDATE" if connection.vendor == "postgresql" else ""
 
 
 def release() -> None:

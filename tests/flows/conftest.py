@@ -1,4 +1,4 @@
-"""For flows that run in the test's own process: a store of their own beside the test's database."""
+"""For flows in the test's own process, a store beside the test's database; for those of a server, what it may not keep."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from repos.blobs import Store
 from repos.blobs.stores import store
 from repos.catalogue import Repo
 from repos.configuration import engine
+from tests.parts.registryclient import parts
+from tests.parts.server import Server
 
 
 @pytest.fixture
@@ -33,3 +35,15 @@ def repository(own_store):
         return catalogue.load_one(models.Repository.objects.get(key=key))
 
     return repository
+
+
+@pytest.fixture
+def nothing_stored(world: Server) -> Iterator[None]:
+    """The promise that a test adds no change, no asset, no blob's row, no object and no part to its module's server `world`."""
+
+    def stored() -> tuple:
+        return world.counts(), world.query("SELECT count(*) FROM repos_blob"), parts(world)
+
+    before = stored()
+    yield
+    assert stored() == before

@@ -23,7 +23,7 @@ from tests.parts.oci import (
     index,
     manifest,
 )
-from tests.parts.registryclient import CAST, RegistryClient, code, parts
+from tests.parts.registryclient import CAST, RegistryClient, code
 
 LARGEST = 4 * 1024 * 1024
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
@@ -41,18 +41,6 @@ def world(server):
 def images(world) -> RegistryClient:
     """The image `app` has the config `{}` and a layer `layer`, and a manifest of both."""
     return RegistryClient(world, "local").by("developer")
-
-
-@pytest.fixture
-def nothing_stored(world):
-    """The promise that a test adds no change, no asset, no blob's row and no object."""
-
-    def stored() -> tuple:
-        return world.counts(), world.query("SELECT count(*) FROM repos_blob"), parts(world)
-
-    before = stored()
-    yield
-    assert stored() == before
 
 
 @pytest.fixture

@@ -30,18 +30,6 @@ def images(world) -> RegistryClient:
     return RegistryClient(world, "local").by("developer")
 
 
-@pytest.fixture
-def nothing_stored(world):
-    """The promise that a test adds no change, no asset, no blob's row, no object and no part."""
-
-    def stored() -> tuple:
-        return world.counts(), world.query("SELECT count(*) FROM repos_blob"), parts(world)
-
-    before = stored()
-    yield
-    assert stored() == before
-
-
 def where(images: RegistryClient, location: str) -> tuple[int, str]:
     """What an upload's status says: the HTTP status and Range."""
     answer = images.ask("GET", location)

@@ -17,7 +17,7 @@ from django.db.models import BigIntegerField, Exists, F, FilteredRelation, Outer
 from django.db.models.functions import Cast, Concat
 from django.http import HttpRequest, HttpResponse
 
-from problems import Forbidden, MethodRefused, NotFound, Unauthenticated, UpstreamFailed, absent
+from problems import Forbidden, MethodRefused, NotFound, Unauthenticated, absent
 from repos import caller, resolve, rows, serve
 from repos.blobs.stores import store
 from repos.call import Call
@@ -25,6 +25,7 @@ from repos.caller import READ, Caller
 from repos.catalogue import Repo
 from repos.format import Described
 from repos.formats.oci import JSON, described, parse
+from repos.formats.oci.remote import json_object
 from repos.models import Asset, Blob, Change
 from repos.publish import Bytes, New
 from repos.rows import Found, Known
@@ -85,21 +86,11 @@ def _documents(call: Call, known: Known, remotes: Sequence[Repo]) -> tuple[list[
         except Forbidden as error:
             refusal = refusal or error
             continue
-        found.append(_object(content))
+        found.append(json_object(content))
         stale_since = min(filter(None, (stale_since, since)), default=None)
     if refusal and not found:
         raise refusal
     return found, stale_since
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise UpstreamFailed("the upstream's list is no JSON object", rule="upstream.malformed")
-    return document
 
 
 def _texts(document: dict[str, Any], key: str) -> list[str]:

@@ -202,7 +202,7 @@ class _Registry:
                 return
             content = _read(answer, min(left, LARGEST_PAGE))
             left -= len(content)
-            yield answer, _object(content)
+            yield answer, json_object(content)
             url = self._next(url, answer.headers.get("link", ""))
 
     def _next(self, url: str, link: str) -> str | None:
@@ -261,7 +261,7 @@ class _Registry:
             answer.discard()
             self._heed_refusal(answer)
             return None
-        said = _object(_read(answer, LARGEST_TOKEN))
+        said = json_object(_read(answer, LARGEST_TOKEN))
         token = said.get("token") or said.get("access_token")
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]{1,16384}", token):
             raise UpstreamFailed("the upstream's token service gave no token", rule="upstream.auth")
@@ -314,7 +314,8 @@ def _read(answer: Answer, largest: int) -> bytes:
     return content
 
 
-def _object(content: bytes) -> dict[str, Any]:
+def json_object(content: bytes) -> dict[str, Any]:
+    """What an upstream sent as a JSON object. Raises UpstreamFailed."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
