@@ -61,7 +61,8 @@ class Rights:
 
     def plus(self, extra: Iterable[tuple[Iterable[str], str, str]]) -> Rights:
         """These rights and implied grants (permissions, repository glob, path glob), which scopes narrow too."""
-        return replace(self, grants=(*self.grants, *(Grant(frozenset(words), *where) for words, *where in extra)))
+        more = tuple(Grant(frozenset(words), *where) for words, *where in extra)
+        return replace(self, grants=self.grants + more) if more else self
 
     def narrowed_to(self, scopes: Iterable[str] | None) -> Rights:
         """What the grants and these scopes allow, instead of those that narrow it now; None: what the grants alone do."""
@@ -82,10 +83,14 @@ class Rights:
 
 def rights_of(actor: Actor, epoch: int) -> Rights:
     """What the actor may do in the epoch, in at most one query. A user who is not active has what anonymous has."""
-    granted = _GRANTS.get(epoch, actor.user_id)
-    if granted is None:
-        granted = _GRANTS.put(epoch, actor.user_id, _granted_to(actor.user_id))
-    return Rights(granted).narrowed_to(actor.scopes)
+    who = actor.user_id, actor.scopes
+    known = _RIGHTS.get(epoch, who)
+    if known is None:
+        granted = _GRANTS.get(epoch, actor.user_id)
+        if granted is None:
+            granted = _GRANTS.put(epoch, actor.user_id, _granted_to(actor.user_id))
+        known = _RIGHTS.put(epoch, who, Rights(granted).narrowed_to(actor.scopes))
+    return known
 
 
 def _granted_to(user_id: int | None) -> tuple[Grant, ...]:
@@ -100,6 +105,8 @@ def _scope(text: str) -> Grant:
 
 
 _GRANTS: Cache[tuple[Grant, ...]] = Cache()
+_RIGHTS: Cache[Rights] = Cache()
+"""The grants of a user, and what is left of them with a token's scopes."""
 
 _QUERY = """
 WITH asker AS (SELECT id FROM accounts_user WHERE id = %(user)s AND is_active),

@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -256,6 +256,7 @@ def _host(bind: str) -> str:
     return bind.rpartition(":")[0].strip("[]")
 
 
+@lru_cache(maxsize=1024)  # each request is asked for the Host that it names
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -22,16 +22,21 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, BinaryIO
 
-from django.db import connection
+from django.db import connection, connections
 from gunicorn import util
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from repos import database, hot
+from repos.blobs import CHUNK
 from repos.blobs.stores import store
 
 log = logging.getLogger("entrepot.worker")
 
 
+SocketUnreader.max_body_chunk = CHUNK
+"""Bytes of a body that are taken at once. Of more than is asked for the rest is copied each time, and a megabyte is memory that
+the system gives anew each time: of 10 MiB that was ten times the work of taking them."""
 SWITCH = 0.0005
 """Seconds after which a thread that computes lets another go on: one that comes from the disk waits for that each time."""
 
@@ -51,13 +56,16 @@ class Worker(ThreadWorker):
 
     def init_process(self) -> None:
         sys.setswitchinterval(SWITCH)
+        # A thread's own: those of asgiref ask at each access whether a loop runs, and none does here.
+        connections._connections = threading.local()  # type: ignore[attr-defined]
+        self._peeks = not self.cfg.is_ssl
         self._known: queue.SimpleQueue[tuple[TConn, hot.Answer]] = queue.SimpleQueue()
         threading.Thread(target=self._answer_known, name="hot", daemon=True).start()
         super().init_process()
 
     def accept(self, listener: socket.socket) -> None:
         """Let a new connection wait in the poller, and not in a thread, until it has something to say."""
-        if self.cfg.is_ssl:
+        if not self._peeks:
             super().accept(listener)
             return
         try:
@@ -93,7 +101,7 @@ class Worker(ThreadWorker):
 
     def _head(self, conn: TConn) -> bytes | None:
         """The head of the next request, left in the socket; None where that is not the whole of it, or is encrypted."""
-        if conn.is_http2 or self.cfg.is_ssl:
+        if conn.is_http2 or not self._peeks:
             return None
         try:
             head = conn.sock.recv(hot.LONGEST_HEAD, socket.MSG_PEEK)
@@ -140,8 +148,8 @@ class Worker(ThreadWorker):
         """Send what can be sent without waiting; whether that was all. The rest is a thread's."""
         file = None
         try:
-            if answer.body is None:
-                file = store().open(answer.basis.found.key)
+            if (found := answer.basis.found) is not None and answer.body is None:
+                file = store().open(found.key)
         except OSError:  # what the store has no more is a view's to tell of
             self._ask_a_view(conn)
             return False
@@ -150,8 +158,8 @@ class Worker(ThreadWorker):
             conn.sock.setblocking(False)
             conn.sock.recv(len(conn.head))
             head = answer.head + _date()
-            if file is not None:
-                self._in_thread(conn, _send_file, head, file, answer.basis.found.size)
+            if found is not None and file is not None:
+                self._in_thread(conn, _send_file, head, file, found.size)
                 return False
             return self._send_small(conn, head + (answer.body or b""))
         except Exception as error:

@@ -135,14 +135,12 @@ def _insufficient(action: str) -> Problem:
 
 
 def _route(form: Format, method: str, path: str) -> tuple[Route, dict[str, str]]:
-    here = [(route, match) for route in form.routes() if (match := route.pattern.fullmatch(path))]
-    if not here:
-        raise absent(path)
     wanted = "GET" if method == "HEAD" else method
-    for route, match in here:
-        if route.method == wanted:
+    for route in form.routes():
+        if route.method == wanted and (match := route.pattern.fullmatch(path)):
             return route, match.groupdict()
-    raise _method_refused(method, (route.method for route, _ in here))
+    others = [route.method for route in form.routes() if route.pattern.fullmatch(path)]
+    raise _method_refused(method, others) if others else absent(path)
 
 
 def _method_refused(method: str, others: Iterable[str]) -> MethodRefused:

@@ -6,6 +6,7 @@ asset, who is the owner of its name, the user, the token. That is asked each tim
 a view would, and once for all requests that wait at that moment, so that it costs little.
 
 note      serve says of an answer what it rests on
+renew     a handler says so of one that is another each time, such as a new upload's name
 keep      the gate has an answer whose like was given before, and keeps it
 find      the server looks an arriving head up
 current   and which of those that it found still hold
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,32 +39,46 @@ SMALL = 128 * 1024
 ROOM = 64 * 1024 * 1024
 """Bytes that are kept in memory in all, by a process."""
 MOST_SEEN = 20_000
+METHODS = ("GET", "HEAD", "POST")
+STARTS = tuple(f"{method} ".encode() for method in METHODS)
 
 Fact = tuple[str, int, int]
 """Something that was so: what it is about, a row's id, and a number that tells one state of it from another."""
 
 
+Headers = Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What an answer rests on. `until`: seconds since the epoch; None: it may hold for ever."""
+    """What an answer rests on. `until`: seconds since the epoch; None: it may hold for ever.
+
+    `found`: the asset that it is of. `anew`: headers that are others each time.
+    """
 
     facts: frozenset[Fact]
     until: float | None
-    found: Found
+    found: Found | None = None
+    anew: Callable[[], Headers] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`head` lacks the Date and the empty line. `body` None: the bytes are in the store."""
+    """`fixed`: the head as it is each time. `body` None: the bytes are in the store."""
 
     basis: Basis
-    head: bytes
+    fixed: bytes
     body: bytes | None
     downloads: int
 
     @property
+    def head(self) -> bytes:
+        """All but the Date and the empty line."""
+        return self.fixed + (_lines(self.basis.anew()) if self.basis.anew else b"")
+
+    @property
     def weight(self) -> int:
-        return len(self.head) + len(self.body or b"") + 1000
+        return len(self.fixed) + len(self.body or b"") + 1000
 
 
 def note(response: HttpResponseBase, call: Call, found: Found) -> None:
@@ -72,14 +87,29 @@ def note(response: HttpResponseBase, call: Call, found: Found) -> None:
     Not where an upstream would be asked again some day, of this document or by a member that goes first; nor of what was
     asked for with a password, which may be changed.
     """
-    actor = call.actor
-    if not _settled(call, found) or (actor.user_id is not None and actor.token_id is None and actor.until is None):
+    asker = _asker(call)
+    if asker is None or not _settled(call, found):
         return
-    facts: set[Fact] = {("epoch", 1, call.epoch), ("asset", found.asset_id, 0)}
-    facts |= {("head", number, head) for number, head in found.heads}
+    facts = asker | {("asset", found.asset_id, 0)} | {("head", number, head) for number, head in found.heads}
+    response.basis = Basis(facts, call.actor.until, found)  # type: ignore[attr-defined]
+
+
+def renew(response: HttpResponseBase, call: Call, anew: Callable[[], Headers]) -> None:
+    """Say of an answer without a body that it rests on the caller's rights alone, and how to make these headers of it."""
+    asker = _asker(call)
+    if asker is not None:
+        response.basis = Basis(asker, call.actor.until, anew=anew)  # type: ignore[attr-defined]
+
+
+def _asker(call: Call) -> frozenset[Fact] | None:
+    """That the caller is who they were and may what they might; None for who came with a password, which may be changed."""
+    actor = call.actor
+    if actor.user_id is not None and actor.token_id is None and actor.until is None:
+        return None
+    facts: set[Fact] = {("epoch", 1, call.epoch)}
     facts |= {("user", actor.user_id, 0)} if actor.user_id is not None else set()
     facts |= {("token", actor.token_id, 0)} if actor.token_id is not None else set()
-    response.basis = Basis(frozenset(facts), actor.until, found)  # type: ignore[attr-defined]
+    return frozenset(facts)
 
 
 def _settled(call: Call, found: Found) -> bool:
@@ -95,33 +125,41 @@ def _settled(call: Call, found: Found) -> bool:
 def keep(request: HttpRequest, response: HttpResponseBase) -> None:
     """Keep an answer whose request came before, so that what is asked for once takes no room."""
     basis, head = getattr(response, "basis", None), getattr(_arriving, "head", None)
-    if basis is None or head is None or response.status_code != 200 or not _repeatable(request):
+    if basis is None or head is None or response.status_code not in (200, 202) or not _repeatable(request):
         return
     key = _key(head)
     if not _kept.seen_before(key):
         return
-    downloads = int(request.method == "GET")
     body: bytes | None = b""
-    if downloads:
+    downloads = 0
+    if basis.found is not None and request.method == "GET":
+        downloads = 1
         try:
             body = _read(basis.found) if basis.found.size <= SMALL else None
         except OSError:  # it was freed just now
             return
         if body is not None and len(body) != basis.found.size:
             return
-    lines = [f"HTTP/1.1 200 {response.reason_phrase}", "Server: entrepot", "Connection: keep-alive"]
-    lines += [f"{name}: {value}" for name, value in response.headers.items()]
-    _kept.put(key, Answer(basis, "".join(f"{line}\r\n" for line in lines).encode("latin-1"), body, downloads))
+    fixed = {"Server": "entrepot", "Connection": "keep-alive", **response.headers}
+    for name in basis.anew() if basis.anew else ():
+        del fixed[name]
+    first = f"HTTP/1.1 {response.status_code} {response.reason_phrase}\r\n".encode("latin-1")
+    _kept.put(key, Answer(basis, first + _lines(fixed), body, downloads))
+
+
+def _lines(headers: Headers) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
 
 
 def _repeatable(request: HttpRequest) -> bool:
     """Whether the head is all of the request, and the connection stays."""
     asked = request.META
     return (
-        request.method in ("GET", "HEAD")
+        request.method in METHODS
+        and asked.get("CONTENT_LENGTH", "0") in ("", "0")
         and asked.get("SERVER_PROTOCOL") == "HTTP/1.1"
         and asked.get("HTTP_CONNECTION", "keep-alive").lower() == "keep-alive"
-        and not any(name in asked for name in ("CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT"))
+        and not any(name in asked for name in ("HTTP_TRANSFER_ENCODING", "HTTP_EXPECT"))
     )
 
 
@@ -148,7 +186,7 @@ def arriving(head: bytes | None) -> Iterator[None]:
 
 def is_whole(head: bytes) -> bool:
     """Whether this is the head of one request and nothing besides."""
-    return head.startswith((b"GET ", b"HEAD ")) and head.find(b"\r\n\r\n") == len(head) - 4
+    return head.startswith(STARTS) and head.find(b"\r\n\r\n") == len(head) - 4
 
 
 def find(head: bytes) -> Answer | None:
@@ -169,7 +207,8 @@ def current(answers: Sequence[Answer]) -> list[bool]:
         basis = answer.basis
         holds = basis.facts <= so and (basis.until is None or now < basis.until)
         if holds:
-            usage.served(basis.found.asset_id, downloads=answer.downloads)
+            if basis.found is not None:
+                usage.served(basis.found.asset_id, downloads=answer.downloads)
             for what, number, _ in basis.facts:
                 if what == "token":
                     tokens.used(number)

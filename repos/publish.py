@@ -189,6 +189,7 @@ def put_aside(repo: Repo, path: str, content: Bytes, actor: str, expires_at: dat
                 defaults={"blob_id": blob_id, "actor": actor, "expires_at": expires_at},
             )
 
+    _store_what_is_missing([content])
     _with_durable_bytes([content], insert)
 
 
@@ -238,16 +239,16 @@ def _end(commits: list[Commit], problems: dict[int, Problem]) -> None:
 
 
 def _with_durable_bytes(contents: list[Bytes], insert: Any) -> Any:
-    """Make what is not stored yet durable, then `insert`; again where a sweep took a stored blob in between.
+    """`insert` what was made durable; again, and durable anew, where a sweep took a stored blob in between.
 
     Keys that no row took are deleted, since another writer stored the same digest first. After an error they stay, for another
     attempt or, where it is not known whether the commit happened, for gc, which decides by the rows.
     """
     for _ in range(ATTEMPTS):
-        _store_what_is_missing(contents)
         try:
             result = insert()
         except _Gone:
+            _store_what_is_missing(contents)
             continue
         _delete_unused([content for content in contents if not content.taken])
         _add_digests(contents)

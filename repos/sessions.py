@@ -5,7 +5,8 @@ begin ── append … append ── whole ── close, with the publication; 
    │       └── the part is in the store first; then the row's offset moves on, if nobody moved it meanwhile
    └── a signed name and no row: most uploads come in one piece, and so cost no other transaction than their publication's
 
-Nothing is kept in a process: one that is killed costs the part that it was receiving. What is abandoned is reaped by gc.
+Nothing is kept in a process: one that is killed costs the part that it was receiving. A machine that crashes may lose
+parts, which the digest of the whole tells; only the whole is synced. What is abandoned is reaped by gc.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import secrets
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from django.db import IntegrityError, connection, transaction
+from django.db import connection
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
@@ -32,28 +32,31 @@ from repos.models import Upload
 LIFETIME = timedelta(days=1)
 """How long a session waits for its next part."""
 MOST_PARTS = 10_000
+WORTH_KNOWING = 8 << 20
+"""Bytes of a first part that are synced, so that they need not be read again where they are all that comes."""
 BATCH = 500
 """Sessions that are removed at once."""
 
 
-def begin(repo: Repo, package: str, actor: str) -> Upload:
-    """A new session, by which `actor` sends something of `package`."""
-    return _session(f"{int(time.time()):08x}{secrets.token_hex(12)}", repo, package, actor)
-
-
-def _session(id: str, repo: Repo, package: str, actor: str) -> Upload:
-    return Upload(id=id, repository_id=repo.id, package=package, actor=actor)
+def begin(repo: Repo, package: str, actor: str) -> str:
+    """The name of a new session, by which `actor` sends something of `package`."""
+    return _name(f"{int(time.time()):08x}{secrets.token_hex(12)}", repo.id, package, actor)
 
 
 def name(session: Upload) -> str:
-    """What a session is called by its client; made by us alone, for this client and place."""
-    said = "\n".join((str(session.repository_id), session.package, session.actor, session.pk))
-    return session.pk + salted_hmac(__name__, said, algorithm="sha256").hexdigest()[:32]
+    """What a session is called by its client."""
+    return _name(session.pk, session.repository_id, session.package, session.actor)
+
+
+def _name(id: str, repository_id: int, package: str, actor: str) -> str:
+    """Made by us alone, for this client and place."""
+    said = "\n".join((str(repository_id), package, actor, id))
+    return id + salted_hmac(__name__, said, algorithm="sha256").hexdigest()[:32]
 
 
 def find(repo: Repo, package: str, actor: str, called: str) -> Upload:
     """The actor's session that is called so. Raises NotFound."""
-    session = _session(called[:32], repo, package, actor)
+    session = Upload(id=called[:32], repository_id=repo.id, package=package, actor=actor)
     if constant_time_compare(called, name(session)):
         found = database.rows('SELECT "offset", parts, sha256, ended FROM repos_upload WHERE id = %s', [session.pk])
         for offset, parts, sha256, ended in found:
@@ -70,16 +73,20 @@ def append(session: Upload, request: HttpRequest, part: range | None) -> Upload:
     Of a body that breaks off what came is kept, so that the client can go on from there. Raises Malformed for that one and,
     with nothing kept, for one of another length than was said; RangeRefused where it does not begin where the last part ended.
     """
-    with _received(session, request, part) as incoming:
+    length = uploads.length_of(request)
+    hashed = session.offset == 0 and (length is None or length >= WORTH_KNOWING)
+    with _received(session, request, part, hashed=hashed) as incoming:
         _add(session, incoming)
     return session
 
 
 @contextlib.contextmanager
-def _received(session: Upload, request: HttpRequest, part: range | None, digests: tuple[str, ...] = ()) -> Iterator[Incoming]:
+def _received(
+    session: Upload, request: HttpRequest, part: range | None, digests: tuple[str, ...] = (), *, hashed: bool = True
+) -> Iterator[Incoming]:
     if part is not None and part.start != session.offset:
         raise RangeRefused(f"the next byte to send is number {session.offset}, not {part.start}", rule="upload.order")
-    with store().receive(digests=digests) as incoming:
+    with store().receive(digests=digests, hashed=hashed) as incoming:
         database.release()
         try:
             for chunk in uploads.body_stream(request, part=True):
@@ -97,33 +104,17 @@ def _add(session: Upload, incoming: Incoming) -> None:
         return
     if len(session.parts) >= MOST_PARTS:
         raise Malformed(f"an upload has at most {MOST_PARTS} parts; send larger ones", rule="upload.parts")
-    sha256 = incoming.sha256 if session.offset == 0 else ""
-    part = incoming.set_aside()
-    before, now = session.offset, {"offset": session.offset + incoming.size, "parts": [*session.parts, part], "sha256": sha256}
-    with database.not_waiting_for_the_disk():
-        if not _moved(session, before, {**now, "touched_at": database.now()}):
-            store().discard_part(part)
-            raise _overtaken()
-
-
-def _overtaken() -> RangeRefused:
-    return RangeRefused(
-        "another request has added to this upload or ended it meanwhile; ask where it stands", rule="upload.order"
-    )
-
-
-def _moved(session: Upload, before: int, now: dict[str, Any]) -> bool:
-    """Set what is `now`, if nobody has meanwhile."""
-    for key, value in now.items():
-        setattr(session, key, value)
-    if before:
-        return bool(Upload.objects.filter(pk=session.pk, offset=before, ended=False).update(**now))
+    known = session.offset == 0 and incoming.size >= WORTH_KNOWING
+    sha256 = incoming.sha256 if known else ""
+    part = incoming.set_aside(durable=known)
+    before = session.offset
+    session.offset, session.parts, session.sha256 = before + incoming.size, [*session.parts, part], sha256
     try:
-        with transaction.atomic():
-            session.save(force_insert=True)
-    except IntegrityError:
-        return False
-    return True
+        with database.not_waiting_for_the_disk():
+            _write(session, before)
+    except RangeRefused:
+        store().discard_part(part)
+        raise
 
 
 @contextlib.contextmanager
@@ -136,7 +127,8 @@ def whole(session: Upload, request: HttpRequest, part: range | None, digests: tu
         with _received(session, request, part, digests) as incoming:
             yield incoming
         return
-    append(session, request, part)
+    if part is not None or uploads.length_of(request) != 0:
+        append(session, request, part)
     try:
         joined = store().join(session.parts, digests, session.sha256)
     except FileNotFoundError as error:
@@ -148,12 +140,26 @@ def whole(session: Upload, request: HttpRequest, part: range | None, digests: tu
         yield incoming
 
 
-CLOSE = """
+WRITE = """
 INSERT INTO repos_upload (id, repository_id, package, actor, "offset", parts, sha256, ended, touched_at)
-VALUES (%s, %s, %s, %s, %s, %s, '', true, %s)
-ON CONFLICT (id) DO UPDATE SET ended = true, touched_at = excluded.touched_at
- WHERE repos_upload."offset" = excluded."offset" AND NOT repos_upload.ended
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (id) DO UPDATE SET "offset" = excluded."offset", parts = excluded.parts, sha256 = excluded.sha256,
+       ended = excluded.ended, touched_at = excluded.touched_at
+ WHERE repos_upload."offset" = %s AND NOT repos_upload.ended
 """
+
+
+def _write(session: Upload, before: int) -> None:
+    """Set what the session is now, if nobody has moved it on from `before` or ended it meanwhile. Raises RangeRefused."""
+    now = database.parameter(database.now())
+    place = session.pk, session.repository_id, session.package, session.actor
+    state = session.offset, database.document(session.parts), session.sha256, session.ended
+    with connection.cursor() as cursor:
+        cursor.execute(WRITE, [*place, *state, now, before])
+        if not cursor.rowcount:
+            raise RangeRefused(
+                "another request has added to this upload or ended it meanwhile; ask where it stands", rule="upload.order"
+            )
 
 
 def close(session: Upload) -> None:
@@ -161,11 +167,8 @@ def close(session: Upload) -> None:
 
     Raises RangeRefused where another request has added to it or ended it meanwhile.
     """
-    parts, now = database.document(session.parts), database.parameter(database.now())
-    with connection.cursor() as cursor:
-        cursor.execute(CLOSE, [session.pk, session.repository_id, session.package, session.actor, session.offset, parts, now])
-        if not cursor.rowcount:
-            raise _overtaken()
+    session.ended = True
+    _write(session, session.offset)
 
 
 def end(session: Upload) -> None:

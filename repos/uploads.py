@@ -52,14 +52,13 @@ def body_stream(request: HttpRequest, limit: int | None = None, *, part: bool = 
 
     Raises Malformed where the body is shorter than its Content-Length or its last chunk is missing, TooLarge past `limit`.
     """
-    length = request.META.get("CONTENT_LENGTH") or None
-    if length is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
-        if part:
-            return
+    left = length_of(request)
+    if not part and left == 0 and not request.META.get("CONTENT_LENGTH"):
         raise Malformed("the upload has neither Content-Length nor chunks; send one of them", rule="body.length")
-    if "Content-Range" in request.headers and not part:
+    if not part and "Content-Range" in request.headers:
         raise Malformed("a part cannot be put; send the whole without Content-Range", rule="body.range")
-    left = _length(length, limit) if length is not None else None
+    if limit is not None and left is not None and left > limit:
+        raise TooLarge(f"{left} bytes are more than the {limit} that are taken here", rule="size.limit")
     stream = request.META["wsgi.input"]
     while left is None or left > 0:
         try:
@@ -77,12 +76,14 @@ def body_stream(request: HttpRequest, limit: int | None = None, *, part: bool = 
         raise Malformed(f"the body ended {left} bytes before its Content-Length; send it again", rule="body.incomplete")
 
 
-def _length(text: str, limit: int | None) -> int:
-    if not text.isdigit():
+def length_of(request: HttpRequest) -> int | None:
+    """Bytes that the body is said to have; None: it ends with its last chunk. Raises Malformed."""
+    said = request.META.get("CONTENT_LENGTH")
+    if said and not said.isdigit():
         raise Malformed("Content-Length is no number", rule="body.length")
-    if limit is not None and int(text) > limit:
-        raise TooLarge(f"{text} bytes are more than the {limit} that are taken here", rule="size.limit")
-    return int(text)
+    if said:
+        return int(said)
+    return None if "chunked" in request.headers.get("Transfer-Encoding", "").lower() else 0
 
 
 def claimed_digests(request: HttpRequest) -> dict[str, str]:

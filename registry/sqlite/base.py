@@ -1,20 +1,87 @@
 """Django's SQLite backend, whose transactions wait for each other in line within a process.
 
 SQLite has one writer. Who comes second sleeps and tries again, ever longer, up to a tenth of a second: with several threads
-that write, all of them sleep most of the time. A lock wakes the next at once; only processes still meet in SQLite.
+that write, all of them sleep most of the time. A lock wakes the next at once; processes meet at the lock of a file beside
+the database, which is asked for again every fraction of a millisecond.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import threading
+import time
 from typing import Any
 
 from django.db.backends.sqlite3 import base
 from django.db.utils import OperationalError
 
-_turns: dict[str, threading.Lock] = {}
-os.register_at_fork(after_in_child=_turns.clear)  # a child has none of the threads that hold them
+AGAIN = 0.0003
+"""Seconds between two looks whether the other process has done."""
+
+
+class _Turn:
+    """The right to write to one database, which one thread of one process has at a time.
+
+    That is for speed alone: who has no such file meets the others in SQLite as ever.
+    """
+
+    def __init__(self, database: str, *, in_memory: bool):
+        self._among_threads = threading.Lock()
+        self._file: int | None = None
+        if not in_memory:
+            with contextlib.suppress(OSError):  # of another user's, or where nothing can be written
+                self._file = os.open(f"{database}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def take(self, patience: float) -> None:
+        """Raises OperationalError after `patience` seconds."""
+        end = time.monotonic() + patience
+        if self._among_threads.acquire(timeout=patience):
+            while time.monotonic() < end:
+                if self._is_ours():
+                    return
+                time.sleep(AGAIN)
+            self._among_threads.release()
+        raise OperationalError("the database is locked")
+
+    def _is_ours(self) -> bool:
+        try:
+            if self._file is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def give(self) -> None:
+        if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._among_threads.release()
+
+    def forget(self) -> None:
+        """In a child, which has none of the threads that hold it: so that the lock ends with the parent."""
+        if self._file is not None:
+            os.close(self._file)
+
+
+_turns: dict[str, _Turn] = {}
+_making = threading.Lock()
+
+
+def _turn_of(database: str, *, in_memory: bool) -> _Turn:
+    with _making:
+        if database not in _turns:
+            _turns[database] = _Turn(database, in_memory=in_memory)
+        return _turns[database]
+
+
+def _forget_turns() -> None:
+    for turn in _turns.values():
+        turn.forget()
+    _turns.clear()
+
+
+os.register_at_fork(after_in_child=_forget_turns)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -22,12 +89,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
-        self._held: threading.Lock | None = None
+        self._held: _Turn | None = None
 
     def _start_transaction_under_autocommit(self) -> None:
-        turn = _turns.setdefault(str(self.settings_dict["NAME"]), threading.Lock())
-        if not turn.acquire(timeout=self.settings_dict["OPTIONS"]["timeout"]):
-            raise OperationalError("the database is locked")
+        name = str(self.settings_dict["NAME"])
+        turn = _turns.get(name) or _turn_of(name, in_memory=self.is_in_memory_db())
+        turn.take(self.settings_dict["OPTIONS"]["timeout"])
         self._held = turn
         try:
             super()._start_transaction_under_autocommit()  # type: ignore[misc]
@@ -54,4 +121,4 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _give_way(self) -> None:
         turn, self._held = self._held, None
         if turn is not None:
-            turn.release()
+            turn.give()

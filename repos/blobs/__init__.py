@@ -10,7 +10,7 @@ The way of new bytes:
 
 Of bytes that come in several requests each is a part; the parts outlive the process, and any other joins them:
 
-        name = incoming.set_aside()               instead of keep()
+        name = incoming.set_aside()               instead of keep(); a crash of the machine may lose it
     with store.join([name, …]) as incoming:       the parts in their order, to be read and kept
     store.discard_part(name)
 """
@@ -64,8 +64,8 @@ class Incoming(Protocol):
     def keep(self) -> str:
         """Make the bytes durable and return their new key. Raises StorageFull."""
 
-    def set_aside(self) -> str:
-        """Let the bytes outlive the block as a part, whose name is returned. Where a crash leaves it, it is whole."""
+    def set_aside(self, *, durable: bool = False) -> str:
+        """Let the bytes outlive the block, and the process, as a part, whose name is returned; the machine only if `durable`."""
 
     def __enter__(self) -> Incoming: ...
 
@@ -78,8 +78,11 @@ class Store(Protocol):
     A missing key is FileNotFoundError from `open` and `size`, and nothing to `delete`.
     """
 
-    def receive(self, limit: int | None = None, digests: tuple[str, ...] = ()) -> Incoming:
-        """Begin to receive at most `limit` bytes, computing `digests` (hashlib names) besides SHA-256."""
+    def receive(self, limit: int | None = None, digests: tuple[str, ...] = (), *, hashed: bool = True) -> Incoming:
+        """Begin to receive at most `limit` bytes, computing `digests` (hashlib names) besides SHA-256.
+
+        `hashed` False: a part, of which nothing is computed before it is joined to others.
+        """
 
     def open(self, key: str) -> BinaryIO:
         """A seekable reader of the object; the caller closes it."""
@@ -97,7 +100,7 @@ class Store(Protocol):
     def discard(self, leftover: Stored) -> None: ...
 
     def join(self, parts: Sequence[str], digests: tuple[str, ...] = (), sha256: str = "") -> Incoming:
-        """The bytes of these parts, which stay. `sha256` is theirs where it is known, so that they need not be read.
+        """The bytes of these parts, which stay. `sha256`: of one that is durable and alone, which need not be read then.
 
         Raises FileNotFoundError where one is gone, StorageFull.
         """

@@ -4,8 +4,9 @@
     <root>/incoming/<random>        bytes being received
     <root>/parts/<random>           bytes that wait for those that follow them
 
-An object appears by a rename within the filesystem, after its bytes and before the rename's folder are synced, so that a
-crash at any moment leaves either a whole object or a file under incoming/.
+An object gets its place by a rename within the filesystem, and then its bytes and its folder are synced, in this order so that
+one journal entry does for both. Its key is told to nobody before: what a crash leaves half there is an object that no row
+names, which gc removes.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class FilesystemStore:
                 (root / name).mkdir(parents=True, exist_ok=True)
             _sync_folder(root)
 
-    def receive(self, limit: int | None = None, digests: tuple[str, ...] = ()) -> FilesystemIncoming:
-        return FilesystemIncoming(self, limit, digests)
+    def receive(self, limit: int | None = None, digests: tuple[str, ...] = (), *, hashed: bool = True) -> FilesystemIncoming:
+        return FilesystemIncoming(self, limit, ("sha256", *digests) if hashed else ())
 
     def open(self, key: str) -> BinaryIO:
         return self._file(key).open("rb")
@@ -68,7 +69,7 @@ class FilesystemStore:
         (self.incoming / leftover.key).unlink(missing_ok=True)
 
     def join(self, parts: Sequence[str], digests: tuple[str, ...] = (), sha256: str = "") -> FilesystemIncoming:
-        incoming = FilesystemIncoming(self, None, digests)
+        incoming = FilesystemIncoming(self, None, ("sha256", *digests))
         try:
             if len(parts) == 1:
                 incoming.adopt(self._part(parts[0]), sha256)
@@ -103,21 +104,21 @@ class FilesystemIncoming:
         self.size = 0
         self._store = store
         self._limit = limit
-        self._sha256 = hashlib.sha256()
-        self._others = {name: hashlib.new(name, usedforsecurity=False) for name in digests}
+        self._hashers = {name: hashlib.new(name, usedforsecurity=False) for name in digests}
         self._file = store.incoming / secrets.token_hex(16)
         self._out = self._file.open("xb", buffering=0)
         self._known = ""
+        self._placed = False
 
     @property
     def sha256(self) -> str:
-        return self._known or self._sha256.hexdigest()
+        return self._known or self._hashers["sha256"].hexdigest()
 
     @property
     def digests(self) -> dict[str, str]:
-        return {name: hasher.hexdigest() for name, hasher in self._others.items()}
+        return {name: hasher.hexdigest() for name, hasher in self._hashers.items() if name != "sha256"}
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         if self._limit is not None and self.size + len(chunk) > self._limit:
             raise TooLarge(f"more than {self._limit} bytes were sent", rule="size.limit")
         view = memoryview(chunk)
@@ -126,9 +127,8 @@ class FilesystemIncoming:
                 view = view[self._out.write(view) :]
         self._hash(chunk)
 
-    def _hash(self, chunk: bytes) -> None:
-        self._sha256.update(chunk)
-        for hasher in self._others.values():
+    def _hash(self, chunk: bytes | memoryview) -> None:
+        for hasher in self._hashers.values():
             hasher.update(chunk)
         self.size += len(chunk)
 
@@ -151,7 +151,7 @@ class FilesystemIncoming:
                 shutil.copyfile(part, self._file)
         os.utime(self._file)  # its age is that of these bytes' publication, and not the part's
         self._out = self._file.open("ab", buffering=0)
-        if sha256 and not self._others:
+        if sha256 and len(self._hashers) == 1:
             self._known, self.size = sha256, self._file.stat().st_size
             return
         for chunk in _chunks(self._file):
@@ -163,27 +163,35 @@ class FilesystemIncoming:
     def keep(self) -> str:
         key = new_key(self.sha256)
         target = self._store.root / key
-        with _room():
-            os.fsync(self._out.fileno())
-            self._out.close()
-            self._file.rename(target)
-            _sync_folder(target.parent)
+        try:
+            with _room():
+                self._place(target)
+                os.fsync(self._out.fileno())
+                _sync_folder(target.parent)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
         return key
 
-    def set_aside(self) -> str:
+    def set_aside(self, *, durable: bool = False) -> str:
         name = secrets.token_hex(16)
-        with _room():
-            os.fsync(self._out.fileno())
-            self._out.close()
-        self._file.rename(self._store.set_aside / name)
+        if durable:
+            with _room():
+                os.fsync(self._out.fileno())
+        self._place(self._store.set_aside / name)
         return name
+
+    def _place(self, target: Path) -> None:
+        self._file.rename(target)
+        self._placed = True
 
     def __enter__(self) -> FilesystemIncoming:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._out.close()
-        self._file.unlink(missing_ok=True)
+        if not self._placed:
+            self._file.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> Iterator[Stored]:
@@ -194,10 +202,12 @@ def _files(folder: Path) -> Iterator[Stored]:
             yield Stored(file.name, stat.st_size, now - stat.st_mtime)
 
 
-def _chunks(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as source:
-        while chunk := source.read(CHUNK):
-            yield chunk
+def _chunks(file: Path) -> Iterator[memoryview]:
+    """The bytes of a file piece by piece, each good until the next."""
+    piece = memoryview(bytearray(CHUNK))
+    with file.open("rb", buffering=0) as source:
+        while read := source.readinto(piece):
+            yield piece[:read]
 
 
 @contextlib.contextmanager

@@ -91,8 +91,10 @@ class Oci(Format):
         A port follows an underscore there, since no part of an image's name has a colon.
         """
         namespace = query.get("ns", "").replace(":", "_")
+        if not namespace:
+            return path
         folders = {source.folder for one in repo.answering for source in one.upstreams}
-        return f"{namespace}/{path}" if namespace and namespace in folders else path
+        return f"{namespace}/{path}" if namespace in folders else path
 
     def ask(self, upstream: Upstream, question: Question) -> Answer | None:
         from repos.formats.oci import remote

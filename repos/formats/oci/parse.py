@@ -19,6 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from problems import Malformed
@@ -75,6 +76,7 @@ class Path:
         return ":" in self.reference
 
 
+@lru_cache(maxsize=1024)  # a request asks for the parts of its path some ten times
 def split(path: str) -> Path | None:
     """The parts of a path; None where it is none of an image's."""
     match = PATH.fullmatch(path)

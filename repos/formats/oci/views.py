@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from problems import Malformed, RangeRefused, Unauthenticated, Unavailable, absent
-from repos import caller, publish, resolve, serve, sessions, uploads
+from repos import caller, hot, publish, resolve, serve, sessions, uploads
 from repos.blobs import Incoming
 from repos.call import Call
+from repos.catalogue import Repo
 from repos.format import Described, Page, route
 from repos.formats.oci import BYTES, JSON, described, index, parse, tokens
 from repos.models import Upload
@@ -62,8 +63,15 @@ def begin_upload(call: Call) -> HttpResponse:
         return answer
     if "digest" in asked and "mount" not in asked:
         return _whole_blob(call, asked["digest"])
-    session = sessions.begin(call.repo, _parts(call).image, call.actor.name)
-    return _session(call, session, 202)
+    begun = partial(_begun, call.repo, _parts(call).image, call.actor.name, call.root)
+    answer = HttpResponse(status=202, headers=begun())
+    if not asked:
+        hot.renew(answer, call, begun)
+    return answer
+
+
+def _begun(repo: Repo, image: str, actor: str, root: str) -> dict[str, str]:
+    return _where(root, image, sessions.begin(repo, image, actor), 0)
 
 
 def _mounted(call: Call, digest: str, source: str | None) -> HttpResponse | None:
@@ -157,7 +165,8 @@ def _told_where(call: Call, session: Upload) -> Iterator[None]:
     try:
         yield
     except RangeRefused as problem:
-        problem.headers |= _where(call, sessions.find(call.repo, session.package, session.actor, sessions.name(session)))
+        now = sessions.find(call.repo, session.package, session.actor, sessions.name(session))
+        problem.headers |= _where(call.root, now.package, sessions.name(now), now.offset)
         raise
 
 
@@ -173,15 +182,16 @@ def _part(call: Call) -> range | None:
 
 
 def _session(call: Call, session: Upload, status: int) -> HttpResponse:
-    headers = {**_where(call, session), "Docker-Upload-UUID": sessions.name(session), **API_VERSION}
-    return HttpResponse(status=status, headers=headers)
+    return HttpResponse(status=status, headers=_where(call.root, session.package, sessions.name(session), session.offset))
 
 
-def _where(call: Call, session: Upload) -> dict[str, str]:
+def _where(root: str, image: str, name: str, offset: int) -> dict[str, str]:
     """Where to go on, and how many bytes are here; of none the specification's Range cannot tell."""
     return {
-        "Location": f"{call.root}{session.package}/blobs/uploads/{sessions.name(session)}",
-        "Range": f"0-{max(0, session.offset - 1)}",
+        "Location": f"{root}{image}/blobs/uploads/{name}",
+        "Range": f"0-{max(0, offset - 1)}",
+        "Docker-Upload-UUID": name,
+        **API_VERSION,
     }
 
 
