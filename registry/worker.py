@@ -59,9 +59,17 @@ class Worker(ThreadWorker):
         # A thread's own: those of asgiref ask at each access whether a loop runs, and none does here.
         connections._connections = threading.local()  # type: ignore[attr-defined]
         self._peeks = not self.cfg.is_ssl
+        self._told = 0.0
         self._known: queue.SimpleQueue[tuple[TConn, hot.Answer]] = queue.SimpleQueue()
         threading.Thread(target=self._answer_known, name="hot", daemon=True).start()
         super().init_process()
+
+    def notify(self) -> None:
+        """Tell the arbiter that we live: each second, and not after each request, by a file's time."""
+        now = time.monotonic()
+        if now - self._told >= 1:
+            self._told = now
+            super().notify()
 
     def accept(self, listener: socket.socket) -> None:
         """Let a new connection wait in the poller, and not in a thread, until it has something to say."""

@@ -24,6 +24,17 @@ def now() -> datetime:
         return cursor.fetchone()[0]
 
 
+NOW = object()
+"""For `insert`: what that clock shows then."""
+
+
+def clock(not_before: str = "") -> tuple[str, list[Any]]:
+    """What a statement reads that clock by, with its parameters; never earlier than this column says. A query less than `now`."""
+    if connection.vendor == "postgresql":
+        return f"greatest(clock_timestamp(), {not_before})" if not_before else "clock_timestamp()", []
+    return f"max(%s, coalesce({not_before}, ''))" if not_before else "%s", [parameter(timezone.now())]
+
+
 def has_one_writer() -> bool:
     """Whether all transactions that write wait for one another."""
     return connection.vendor == "sqlite"
@@ -66,20 +77,27 @@ def rows(sql: str, values: Sequence[Any]) -> list[tuple]:
         return cursor.fetchall()
 
 
-def insert(table: str, news: Sequence[Mapping[str, Any]], *, or_nothing: bool = False) -> None:
+def insert(
+    table: str, news: Sequence[Mapping[str, Any]], *, or_nothing: bool = False, returning: Sequence[str] = ()
+) -> list[tuple]:
     """Insert rows that have the same columns, by one statement for as many as one takes, without the cost of models.
 
-    `or_nothing`: a row that meets another one is left out.
+    `or_nothing`: a row that meets another one is left out. `returning`: the columns that are given back of those inserted.
     """
+    given: list[tuple] = []
+    now, moment = clock()
+    end = " ON CONFLICT DO NOTHING" if or_nothing else ""
+    end += f" RETURNING {', '.join(returning)}" if returning else ""
     for start in range(0, len(news), MOST_ROWS):
         part = news[start : start + MOST_ROWS]
-        row = f"({', '.join(['%s'] * len(part[0]))})"
+        row = f"({', '.join(now if value is NOW else '%s' for value in part[0].values())})"
         with connection.cursor() as cursor:
             cursor.execute(
-                f"INSERT INTO {table} ({', '.join(part[0])}) VALUES {', '.join([row] * len(part))}"
-                f"{' ON CONFLICT DO NOTHING' if or_nothing else ''}",
-                [value for new in part for value in new.values()],
+                f"INSERT INTO {table} ({', '.join(part[0])}) VALUES {', '.join([row] * len(part))}{end}",
+                [one for new in part for value in new.values() for one in (moment if value is NOW else (value,))],
             )
+            given += cursor.fetchall() if returning else []
+    return given
 
 
 @contextlib.contextmanager

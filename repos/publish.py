@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.db.models import QuerySet
 
 from problems import Conflict, Forbidden, Malformed, NotFound, Problem, Unavailable
@@ -173,8 +173,8 @@ def configured(repository: Repository, detail: dict[str, Any], actor: str) -> No
     """Record that a repository's configuration is now `detail` (without secrets). To be called in the caller's transaction."""
     row = _lock_repository(repository.pk, repository.key)
     row.new_change(actor, Change.Action.CONFIGURE, detail)
-    row.write()
-    repository.head, repository.changed_at = row.head, row.changed_at
+    repository.changed_at = row.write()
+    repository.head = row.head
 
 
 def put_aside(repo: Repo, path: str, content: Bytes, actor: str, expires_at: datetime) -> None:
@@ -281,14 +281,13 @@ def _delete_unused(contents: list[Bytes]) -> None:
 def _lock_blobs(contents: Sequence[Bytes]) -> dict[str, int]:
     """The live blob rows of `contents`, by digest their ids; made where missing, locked against a sweep in that order."""
     durable = {content.sha256: content for content in contents if content.key}
-    if durable:
-        moment = database.parameter(database.now())
-        database.insert("repos_blob", [_blob(durable[sha256], moment) for sha256 in sorted(durable)], or_nothing=True)
+    rows = [_blob(durable[sha256]) for sha256 in sorted(durable)]
+    found = database.insert("repos_blob", rows, or_nothing=True, returning=("sha256", "id", "key"))
     wanted = sorted({content.sha256 for content in contents})
-    clause, digests = database.among("sha256", wanted)
-    found = database.rows(
-        f"SELECT sha256, id, key FROM repos_blob WHERE state = 'live' AND {clause} ORDER BY id {database.share_lock()}", digests
-    )
+    if len(found) < len(wanted):
+        clause, digests = database.among("sha256", wanted)
+        live = f"SELECT sha256, id, key FROM repos_blob WHERE state = 'live' AND {clause} ORDER BY id {database.share_lock()}"
+        found = database.rows(live, digests)
     if len(found) < len(wanted):
         raise _Gone
     keys = {sha256: key for sha256, _, key in found}
@@ -297,10 +296,10 @@ def _lock_blobs(contents: Sequence[Bytes]) -> dict[str, int]:
     return {sha256: number for sha256, number, _ in found}
 
 
-def _blob(content: Bytes, moment: Any) -> dict[str, Any]:
+def _blob(content: Bytes) -> dict[str, Any]:
     return {
         "sha256": content.sha256, "size": content.size, "key": content.key, "state": Blob.State.LIVE,
-        "digests": database.document(content.digests), "created_at": moment,
+        "digests": database.document(content.digests), "created_at": database.NOW,
     }  # fmt: skip
 
 
@@ -529,46 +528,42 @@ def _remember_freshness(commits: list[Commit]) -> None:
 
 @dataclass(slots=True)
 class _Locked:
-    """A repository's row, locked: the number of its newest change, when that was, and what is new until `write`."""
+    """A repository's row, locked: the number of its newest change, and what is new until `write`."""
 
     id: int
     head: int
-    changed_at: datetime | None
     changes: list[dict[str, Any]] = field(default_factory=list)
 
     def new_change(self, actor: str, action: str, detail: dict[str, Any] | None = None) -> int:
         """Raise the head by one, for a Change of this number, which is returned."""
-        if not self.changes:
-            moment = database.now()
-            self.changed_at = max(moment, self.changed_at) if self.changed_at else moment
         self.head += 1
         self.changes.append(
             {
-                "repository_id": self.id, "number": self.head, "at": self._at, "actor": actor, "origin": "",
+                "repository_id": self.id, "number": self.head, "at": None, "actor": actor, "origin": "",
                 "action": action, "detail": database.document(detail or {}),
             }
         )  # fmt: skip
         return self.head
 
-    def write(self) -> None:
-        if self.changes:
-            with connection.cursor() as cursor:
-                sql = "UPDATE repos_repository SET head = %s, changed_at = %s WHERE id = %s"
-                cursor.execute(sql, [self.head, self._at, self.id])
-            database.insert("repos_change", self.changes)
-            self.changes = []
-
-    @property
-    def _at(self) -> Any:
-        return database.parameter(self.changed_at)
+    def write(self) -> datetime | None:
+        """When the changes were, if there are any: not before those that came before them."""
+        if not self.changes:
+            return None
+        now, values = database.clock(not_before="changed_at")
+        sql = f"UPDATE repos_repository SET head = %s, changed_at = {now} WHERE id = %s RETURNING changed_at"
+        ((moment,),) = database.rows(sql, [self.head, *values, self.id])
+        at = database.moment(moment)
+        database.insert("repos_change", [{**change, "at": database.parameter(at)} for change in self.changes])
+        self.changes = []
+        return at
 
 
 def _lock_repository(number: int, key: str) -> _Locked:
-    rows = database.rows(f"SELECT head, changed_at FROM repos_repository WHERE id = %s {database.exclusive_lock()}", [number])
+    rows = database.rows(f"SELECT head FROM repos_repository WHERE id = %s {database.exclusive_lock()}", [number])
     if not rows:
         raise NotFound(f"repository {key} is no more")
-    ((head, changed_at),) = rows
-    return _Locked(number, head, database.moment(changed_at))
+    ((head,),) = rows
+    return _Locked(number, head)
 
 
 class _Group:

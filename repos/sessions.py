@@ -142,7 +142,7 @@ def whole(session: Upload, request: HttpRequest, part: range | None, digests: tu
 
 WRITE = """
 INSERT INTO repos_upload (id, repository_id, package, actor, "offset", parts, sha256, ended, touched_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, {now})
 ON CONFLICT (id) DO UPDATE SET "offset" = excluded."offset", parts = excluded.parts, sha256 = excluded.sha256,
        ended = excluded.ended, touched_at = excluded.touched_at
  WHERE repos_upload."offset" = %s AND NOT repos_upload.ended
@@ -151,11 +151,11 @@ ON CONFLICT (id) DO UPDATE SET "offset" = excluded."offset", parts = excluded.pa
 
 def _write(session: Upload, before: int) -> None:
     """Set what the session is now, if nobody has moved it on from `before` or ended it meanwhile. Raises RangeRefused."""
-    now = database.parameter(database.now())
+    now, moment = database.clock()
     place = session.pk, session.repository_id, session.package, session.actor
     state = session.offset, database.document(session.parts), session.sha256, session.ended
     with connection.cursor() as cursor:
-        cursor.execute(WRITE, [*place, *state, now, before])
+        cursor.execute(WRITE.format(now=now), [*place, *state, *moment, before])
         if not cursor.rowcount:
             raise RangeRefused(
                 "another request has added to this upload or ended it meanwhile; ask where it stands", rule="upload.order"
