@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from problems import TooLarge
+from problems import StorageFull, TooLarge
 from repos.blobs import CHUNK, KEY, Store
 from repos.blobs.filesystem import FilesystemStore
 
@@ -91,6 +92,23 @@ def test_more_than_the_limit_is_refused(store):
             incoming.write(b"!")
 
 
+@pytest.mark.parametrize("failing", ["file", "folder"])
+def test_bytes_that_cannot_be_synced_are_not_kept(tmp_path, monkeypatch, failing):
+    store, sync = FilesystemStore(tmp_path / "blobs"), os.fsync
+
+    def fail(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().is_dir() == (failing == "folder"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    with store.receive() as incoming:
+        incoming.write(b"nearly")
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(StorageFull):
+            incoming.keep()
+    assert [*store.objects(), *store.leftovers()] == []
+
+
 def test_a_key_is_never_used_twice(store):
     first, second = kept(store, b"same"), kept(store, b"same")
     assert first != second
@@ -158,16 +176,17 @@ def test_keeping_and_deleting_one_digest_at_once_loses_nothing(store):
 # Parts
 
 
-def part(store: Store, content: bytes) -> str:
-    with store.receive() as incoming:
+def part(store: Store, content: bytes, *, durable: bool = True, hashed: bool = True) -> str:
+    with store.receive(hashed=hashed) as incoming:
         incoming.write(content)
-        return incoming.set_aside()
+        return incoming.set_aside(durable=durable)
 
 
-@pytest.mark.parametrize("contents", [(b"whole",), (b"first ", b"second ", b"third")])
+@pytest.mark.parametrize("contents", [(b"whole",), (b"first ", b"second ", b"third"), (b"a" * CHUNK + b"b", b"c" * CHUNK * 2)])
 @pytest.mark.parametrize("digests", [(), ("sha512",)])
-def test_parts_are_joined_in_their_order_and_stay(store, contents, digests):
-    names, content = [part(store, one) for one in contents], b"".join(contents)
+@pytest.mark.parametrize("options", [{}, {"durable": False, "hashed": False}], ids=["durable", "light"])
+def test_parts_are_joined_in_their_order_and_stay(store, contents, digests, options):
+    names, content = [part(store, one, **options) for one in contents], b"".join(contents)
     for known in ("", hashlib.sha256(content).hexdigest()) if len(contents) == 1 else ("",):
         with store.join(names, digests, known) as incoming:
             assert (incoming.size, incoming.sha256) == (len(content), hashlib.sha256(content).hexdigest())

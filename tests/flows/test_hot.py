@@ -26,8 +26,8 @@ class Client:
         self.connection = server.connect()
         self.headers = {**(server.authorization(("robot", secret)) if secret else {}), **(headers or {})}
 
-    def ask(self, path: str, method: str = "GET") -> Answer:
-        self.connection.request(method, path, headers=self.headers)
+    def ask(self, path: str, method: str = "GET", body: bytes | None = None) -> Answer:
+        self.connection.request(method, path, body, self.headers)
         answer = self.connection.getresponse()
         return Answer(answer.status, answer.reason, dict(answer.getheaders()), answer.read())
 
@@ -56,11 +56,15 @@ def here(server, up) -> Server:
                 {"key": "first", "format": "raw", "kind": "local"},
                 {"key": "second", "format": "raw", "kind": "local"},
                 {"key": "all", "format": "raw", "kind": "virtual", "members": ["first", "second"]},
+                {"key": "images", "format": "oci", "kind": "local"},
                 {"key": "cache", "format": "raw", "kind": "remote", "upstreams": [{"url": up.url}], "cache": {"lifetime": "1h"}},
             ],
             "groups": [{"name": "readers"}],
             "users": [{"name": name, "robot": True, "groups": ["readers"]} for name in ("robot", "member", "locked")],
-            "grants": [{"role": "reader", "groups": ["readers"], "repositories": ["first", "second", "all", "cache"]}],
+            "grants": [
+                {"role": "reader", "groups": ["readers"], "repositories": ["first", "second", "all", "cache"]},
+                {"role": "developer", "groups": ["readers"], "repositories": ["images"]},
+            ],
         }
     )
     return one
@@ -307,3 +311,71 @@ def test_a_server_that_stops_lets_those_who_wait_have_their_answers(server):
     answer = client.connection.getresponse()
     one.stop()
     assert answer.read() == LARGE
+
+
+# A new upload's name, which is another each time
+
+UPLOADS = "/v2/images/app/blobs/uploads/"
+
+
+def test_each_upload_that_is_begun_has_a_name_of_its_own_and_can_be_gone_on_with(here, secret):
+    client = Client(here, secret)
+    client.until_again(UPLOADS, "POST")
+    begun = [client.ask(UPLOADS, "POST") for _ in range(3)]
+    assert {(answer.status, answer.headers["Server"]) for answer in begun} == {(202, AGAIN)}
+    places = [answer.headers["Location"] for answer in begun]
+    assert len(set(places)) == 3 and all(answer.headers["Docker-Upload-UUID"] in answer.headers["Location"] for answer in begun)
+    for n, place in enumerate(places):
+        content = f"content {n}".encode()
+        assert client.ask(place, "PATCH", content).status == 202
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        assert client.ask(f"{place}?digest={digest}", "PUT", b"").status == 201
+        assert client.ask(f"/v2/images/app/blobs/{digest}").body == content
+
+
+def test_an_answer_to_a_new_upload_has_all_that_a_view_gives(here, secret):
+    seen, again = Client(here, secret).until_again(UPLOADS, "POST")
+    own = {"Server", "Date", "Location", "Docker-Upload-UUID"}
+    assert {k: v for k, v in again.headers.items() if k not in own} == {k: v for k, v in seen.headers.items() if k not in own}
+    assert set(again.headers) == set(seen.headers)
+
+
+@pytest.mark.parametrize(
+    "target", [f"{UPLOADS}?mount=sha256:{'0' * 64}", f"{UPLOADS}?digest=sha256:{hashlib.sha256(b'').hexdigest()}"]
+)
+def test_what_is_more_than_to_begin_is_asked_of_a_view_each_time(here, secret, target):
+    client = Client(here, secret)
+    assert {client.ask(target, "POST").headers["Server"] for _ in range(5)} == {"gunicorn"}
+
+
+def test_bytes_that_come_with_the_beginning_are_not_taken_for_the_next_request(here, secret):
+    client = Client(here, secret)
+    client.until_again(UPLOADS, "POST")
+    assert client.ask(UPLOADS, "POST", b"GET /raw/first/x HTTP/1.1").status == 202
+    assert client.ask(UPLOADS, "POST").status == 202
+
+
+def test_no_upload_is_begun_any_more_by_who_may_not_write_any_more(here):
+    leaver = {"name": "leaver", "robot": True}
+    here.apply(
+        {
+            "groups": [{"name": "writers"}],
+            "users": [{**leaver, "groups": ["writers"]}],
+            "grants": [
+                {"role": "developer", "groups": ["writers"], "repositories": ["images"]},
+                {"role": "reader", "users": ["leaver"], "repositories": ["images"]},
+            ],
+        }
+    )
+    client = Client(here, token_of(here, "leaver"))
+    client.until_again(UPLOADS, "POST")
+    here.apply({"users": [{**leaver, "groups": []}]})
+    assert client.ask(UPLOADS, "POST").status == 403
+
+
+def test_nor_with_a_token_that_was_revoked(here):
+    secret = token_of(here, "robot")
+    client = Client(here, secret)
+    client.until_again(UPLOADS, "POST")
+    here.manage("token", "revoke", secret)
+    assert client.ask(UPLOADS, "POST").status == 401
