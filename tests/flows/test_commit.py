@@ -20,7 +20,7 @@ from repos.blobs import filesystem
 from repos.blobs.stores import store
 from repos.configuration import engine
 from repos.format import Described
-from repos.models import Asset, Blob, Change
+from repos.models import Asset, Blob, Change, Repository
 from repos.publish import Bytes, New
 from repos.upkeep import fsck, gc
 from repos.upkeep.gc import timedelta
@@ -67,19 +67,19 @@ def once(function: Callable, *, after: bool = False) -> Callable:
 
 
 STAGES = {
-    "before the bytes are durable": (publish, "_store_what_is_missing", False),
-    "after the bytes are durable": (publish, "_store_what_is_missing", True),
+    "before the bytes are durable": (publish.groups, "store_what_is_missing", False),
+    "after the bytes are durable": (publish.groups, "store_what_is_missing", True),
     "at the rename": (filesystem, "_sync_folder", False),
     "after the rename": (filesystem, "_sync_folder", True),
-    "at the blob's row": (publish, "_lock_blobs", False),
-    "after the blob's row": (publish, "_lock_blobs", True),
-    "at the repository's lock": (publish, "_lock_repository", False),
-    "at the comparison": (publish, "_standing", True),
-    "at the change": (publish._Locked, "write", False),
-    "after the change": (publish._Locked, "write", True),
-    "at the assets": (publish, "_descriptions", False),
-    "at the end of the transaction": (publish, "_remember_freshness", True),
-    "after the commit": (publish, "_delete_unused", False),
+    "at the blob's row": (publish.commits, "lock_blobs", False),
+    "after the blob's row": (publish.commits, "lock_blobs", True),
+    "at the repository's lock": (publish.commits, "lock_repository", False),
+    "at the comparison": (publish.commits, "standing_at", True),
+    "at the change": (publish.changes.Locked, "write", False),
+    "after the change": (publish.changes.Locked, "write", True),
+    "at the assets": (publish.commits, "_descriptions", False),
+    "at the end of the transaction": (publish.commits, "_remember_freshness", True),
+    "after the commit": (publish.contents, "delete_unused", False),
 }
 
 
@@ -210,12 +210,15 @@ def test_the_same_bytes_in_two_repositories_are_stored_once_and_outlive_either(r
         assert file.read() == b"shared"
 
 
-def test_change_numbers_have_no_gap_and_times_never_go_back(repository, monkeypatch):
-    repo = repository("raw")
-    times = iter([database.now() + timedelta(hours=1), *[database.now()] * 50])
-    monkeypatch.setattr(publish.database, "now", lambda: next(times))
+def test_change_numbers_have_no_gap_and_times_never_go_back(repository):
+    """Not even where the clock that told the last one was ahead."""
+    repo, ahead = repository("raw"), database.now() + timedelta(hours=1)
+    put(repo, {"a": b"before"})
+    Repository.objects.filter(pk=repo.id).update(changed_at=ahead)
+    Change.objects.filter(repository_id=repo.id).update(at=ahead)
     for n in range(5):
         put(repo, {"a": f"{n}".encode()})
+    assert Repository.objects.get(pk=repo.id).changed_at >= ahead
     changes = list(Change.objects.filter(repository_id=repo.id).order_by("number"))
     assert [change.number for change in changes] == list(range(1, len(changes) + 1))
     assert [change.at for change in changes] == sorted(change.at for change in changes)
@@ -240,7 +243,7 @@ def test_one_commit_that_fails_does_not_take_its_group_with_it(repository):
             described = Described("p", "v" * (999 if path == "bad" else 1), "text/plain")
             fence = "a lease that is not held" if path == "fine" else ""
             commits.append(publish.Commit(repo, [New(path, Bytes.of(incoming), described)], "", True, fence=fence))
-        publish._commit_all(commits, Change.Action.FILL)
+        publish.groups.commit_all(commits, Change.Action.FILL)
     assert commits[0].future.result().created
     assert isinstance(commits[2].future.exception(), Problem)
     if connection.vendor == "postgresql":  # SQLite does not count characters
@@ -256,7 +259,7 @@ def test_one_commit_that_fails_does_not_take_its_group_with_it(repository):
 )
 def test_bytes_that_cannot_be_deleted_leave_nobody_waiting_for_the_commit(repository, monkeypatch, error):
     repo = repository("raw", "cache", "remote", upstreams=[{"url": "http://127.0.0.1:9"}])
-    group = publish._Group(Change.Action.FILL)
+    group = publish.groups.Group(Change.Action.FILL)
 
     def commit(stack: contextlib.ExitStack, path: str, fence: str = "") -> publish.Commit:
         incoming = stack.enter_context(store().receive())
@@ -283,7 +286,7 @@ def test_bytes_that_cannot_be_deleted_leave_nobody_waiting_for_the_commit(reposi
 
 def test_publications_that_wait_together_are_one_transaction_and_each_its_own_change(repository):
     repo = repository("raw", immutable=["fixed"])
-    group = publish._Group(Change.Action.PUBLISH)
+    group = publish.groups.Group(Change.Action.PUBLISH)
     ended: list[str] = []
 
     def commit(stack: contextlib.ExitStack, actor: str, overwrite: bool, **contents: bytes) -> publish.Commit:
@@ -293,7 +296,7 @@ def test_publications_that_wait_together_are_one_transaction_and_each_its_own_ch
             incoming.write(content)
             news.append(New(path, Bytes.of(incoming), repo.format.describe(path, incoming.open, published=True)))
         one = publish.Commit(repo, news, actor, overwrite, ends=lambda: ended.append(actor))
-        publish._store_what_is_missing(publish._contents([one]))
+        publish.contents.store_what_is_missing(publish.groups.contents_of([one]))
         return one
 
     with contextlib.ExitStack() as stack:
@@ -322,15 +325,15 @@ def test_publications_that_wait_together_are_one_transaction_and_each_its_own_ch
 
 def test_who_publishes_to_one_repository_at_once_waits_for_few_transactions(repository, monkeypatch):
     repo = repository("raw")
-    begun, at_once, commit_all = [], threading.Event(), publish._commit_all
+    begun, at_once, commit_all = [], threading.Event(), publish.groups.commit_all
 
     def counted(commits, action) -> None:
         begun.append(len(commits))
         assert at_once.wait(60)  # the first holds its turn until all others wait for theirs
         commit_all(commits, action)
 
-    monkeypatch.setattr(publish, "_commit_all", counted)
-    group = publish._group_of(repo, Change.Action.PUBLISH)
+    monkeypatch.setattr(publish.groups, "commit_all", counted)
+    group = publish.groups.group_of(repo, Change.Action.PUBLISH)
     with ThreadPoolExecutor(20) as pool:
         waiting = [pool.submit(put_and_leave, repo, f"file{n}") for n in range(20)]
         deadline = time.monotonic() + 60

@@ -1,0 +1,50 @@
+"""A repository's changes, numbered under the lock of its row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from problems import NotFound
+from repos import database
+
+
+@dataclass(slots=True)
+class Locked:
+    """A repository's row, locked: the number of its newest change, and what is new until `write`."""
+
+    id: int
+    head: int
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+    def new_change(self, actor: str, action: str, detail: dict[str, Any] | None = None) -> int:
+        """Raise the head by one, for a Change of this number, which is returned."""
+        self.head += 1
+        self.changes.append(
+            {
+                "repository_id": self.id, "number": self.head, "at": None, "actor": actor, "origin": "",
+                "action": action, "detail": database.document(detail or {}),
+            }
+        )  # fmt: skip
+        return self.head
+
+    def write(self) -> datetime | None:
+        """When the changes were, if there are any: not before those that came before them."""
+        if not self.changes:
+            return None
+        now, values = database.clock(not_before="changed_at")
+        sql = f"UPDATE repos_repository SET head = %s, changed_at = {now} WHERE id = %s RETURNING changed_at"
+        ((moment,),) = database.rows(sql, [self.head, *values, self.id])
+        at = database.moment(moment)
+        database.insert("repos_change", [{**change, "at": database.parameter(at)} for change in self.changes])
+        self.changes = []
+        return at
+
+
+def lock_repository(number: int, key: str) -> Locked:
+    rows = database.rows(f"SELECT head FROM repos_repository WHERE id = %s {database.exclusive_lock()}", [number])
+    if not rows:
+        raise NotFound(f"repository {key} is no more")
+    ((head,),) = rows
+    return Locked(number, head)
