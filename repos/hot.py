@@ -7,7 +7,7 @@ a view would, and once for all requests that wait at that moment, so that it cos
 
 note      serve says of an answer what it rests on
 renew     a handler says so of one that is another each time, such as a new upload's name
-keep      the gate has an answer whose like was given before, and keeps it
+keep      the gate has an answer, and keeps it
 find      the server looks an arriving head up
 current   and which of those that it found still hold
 """
@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from django.db import connection
 from django.http import HttpRequest, HttpResponseBase
@@ -37,8 +36,9 @@ LONGEST_HEAD = 4096
 SMALL = 128 * 1024
 """Bytes of a body that is kept in memory; larger ones are read from the store each time."""
 ROOM = 64 * 1024 * 1024
-"""Bytes that are kept in memory in all, by a process."""
+"""Bytes that are kept in memory in all, by a process: a quarter of them for what came once."""
 MOST_SEEN = 20_000
+"""Heads that are known to have come before, when their answers were given up."""
 METHODS = ("GET", "HEAD", "POST")
 STARTS = tuple(f"{method} ".encode() for method in METHODS)
 
@@ -123,12 +123,9 @@ def _settled(call: Call, found: Found) -> bool:
 
 
 def keep(request: HttpRequest, response: HttpResponseBase) -> None:
-    """Keep an answer whose request came before, so that what is asked for once takes no room."""
+    """Keep an answer for the next request with the same head."""
     basis, head = getattr(response, "basis", None), getattr(_arriving, "head", None)
     if basis is None or head is None or response.status_code not in (200, 202) or not _repeatable(request):
-        return
-    key = _key(head)
-    if not _kept.seen_before(key):
         return
     body: bytes | None = b""
     downloads = 0
@@ -144,7 +141,7 @@ def keep(request: HttpRequest, response: HttpResponseBase) -> None:
     for name in basis.anew() if basis.anew else ():
         del fixed[name]
     first = f"HTTP/1.1 {response.status_code} {response.reason_phrase}\r\n".encode("latin-1")
-    _kept.put(key, Answer(basis, first + _lines(fixed), body, downloads))
+    _kept.put(_key(head), Answer(basis, first + _lines(fixed), body, downloads))
 
 
 def _lines(headers: Headers) -> bytes:
@@ -248,41 +245,59 @@ def _key(head: bytes) -> bytes:
     return hashlib.blake2b(head, digest_size=20).digest()
 
 
+class _Shelf(dict[bytes, Answer]):
+    """Answers by the digests of their requests' heads, at most `room` bytes of them, the oldest given up first."""
+
+    def __init__(self, room: int):
+        super().__init__()
+        self._room = room
+        self._weight = 0
+
+    def put(self, key: bytes, answer: Answer) -> None:
+        self.take(key)
+        self[key] = answer
+        self._weight += answer.weight
+        while self._weight > self._room:
+            self.take(next(iter(self)))
+
+    def take(self, key: bytes) -> Answer | None:
+        answer = self.pop(key, None)
+        self._weight -= answer.weight if answer else 0
+        return answer
+
+
 class _Kept:
-    """Answers of this process by the digests of their requests' heads, the oldest given up first. Safe among threads."""
+    """Answers of this process. Those to requests that came once have a room of their own, so that a thousand of them drive out
+    none of those that come again and again. Safe among threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._answers: dict[bytes, Answer] = {}
-        self._weight = 0
-        self._seen: dict[bytes, Any] = {}
-        self.get = self._answers.get
+        self._once, self._often = _Shelf(ROOM // 4), _Shelf(ROOM - ROOM // 4)
+        self._seen: dict[bytes, None] = {}
 
-    def seen_before(self, key: bytes) -> bool:
-        with self._lock:
-            if key in self._seen:
-                return True
-            if len(self._seen) >= MOST_SEEN:
-                self._seen.clear()
-            self._seen[key] = None
-            return False
+    def get(self, key: bytes) -> Answer | None:
+        answer = self._often.get(key)
+        if answer is None and key in self._once:
+            with self._lock:
+                if (answer := self._once.take(key)) is not None:
+                    self._often.put(key, answer)
+        return answer
 
     def put(self, key: bytes, answer: Answer) -> None:
         with self._lock:
-            self._remove(key)
-            self._answers[key] = answer
-            self._weight += answer.weight
-            while self._weight > ROOM:
-                self._remove(next(iter(self._answers)))
+            self._drop(key)
+            (self._often if key in self._seen else self._once).put(key, answer)
+            if len(self._seen) >= MOST_SEEN:
+                self._seen.clear()
+            self._seen[key] = None
 
     def drop(self, key: bytes) -> None:
         with self._lock:
-            self._remove(key)
+            self._drop(key)
 
-    def _remove(self, key: bytes) -> None:
-        answer = self._answers.pop(key, None)
-        if answer is not None:
-            self._weight -= answer.weight
+    def _drop(self, key: bytes) -> None:
+        self._once.take(key)
+        self._often.take(key)
 
 
 _kept = _Kept()
