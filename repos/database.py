@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,15 +25,19 @@ def now() -> datetime:
         return cursor.fetchone()[0]
 
 
-NOW = object()
-"""For `insert`: what that clock shows then."""
+@dataclass(frozen=True)
+class Sql:
+    """An expression in the place of a value, with its parameters."""
+
+    text: str
+    values: tuple[Any, ...] = ()
 
 
-def clock(not_before: str = "") -> tuple[str, list[Any]]:
-    """What a statement reads that clock by, with its parameters; never earlier than this column says. A query less than `now`."""
+def clock(not_before: str = "") -> Sql:
+    """What a statement reads that clock by: a query less than `now`. Never earlier than this column says."""
     if connection.vendor == "postgresql":
-        return f"greatest(clock_timestamp(), {not_before})" if not_before else "clock_timestamp()", []
-    return f"max(%s, coalesce({not_before}, ''))" if not_before else "%s", [parameter(timezone.now())]
+        return Sql(f"greatest(clock_timestamp(), {not_before})" if not_before else "clock_timestamp()")
+    return Sql(f"max(%s, coalesce({not_before}, ''))" if not_before else "%s", (parameter(timezone.now()),))
 
 
 def has_one_writer() -> bool:
@@ -77,6 +82,12 @@ def rows(sql: str, values: Sequence[Any]) -> list[tuple]:
         return cursor.fetchall()
 
 
+def run(sql: str, values: Sequence[Any]) -> None:
+    """A statement that gives nothing."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+
+
 def insert(
     table: str, news: Sequence[Mapping[str, Any]], *, or_nothing: bool = False, returning: Sequence[str] = ()
 ) -> list[tuple]:
@@ -85,19 +96,29 @@ def insert(
     `or_nothing`: a row that meets another one is left out. `returning`: the columns that are given back of those inserted.
     """
     given: list[tuple] = []
-    now, moment = clock()
     end = " ON CONFLICT DO NOTHING" if or_nothing else ""
     end += f" RETURNING {', '.join(returning)}" if returning else ""
     for start in range(0, len(news), MOST_ROWS):
-        part = news[start : start + MOST_ROWS]
-        row = f"({', '.join(now if value is NOW else '%s' for value in part[0].values())})"
+        part = [
+            [value if isinstance(value, Sql) else Sql("%s", (value,)) for value in new.values()]
+            for new in news[start:][:MOST_ROWS]
+        ]
+        text = ", ".join(f"({', '.join(value.text for value in row)})" for row in part)
+        values = [one for row in part for value in row for one in value.values]
         with connection.cursor() as cursor:
-            cursor.execute(
-                f"INSERT INTO {table} ({', '.join(part[0])}) VALUES {', '.join([row] * len(part))}{end}",
-                [one for new in part for value in new.values() for one in (moment if value is NOW else (value,))],
-            )
+            cursor.execute(f"INSERT INTO {table} ({', '.join(news[0])}) VALUES {text}{end}", values)
             given += cursor.fetchall() if returning else []
     return given
+
+
+@contextlib.contextmanager
+def sent_together() -> Iterator[None]:
+    """Statements that give nothing go to the database one behind the other, without a wait for each: locks are held for less."""
+    if connection.vendor == "postgresql":
+        with connection.wrap_database_errors, connection.connection.pipeline():
+            yield
+    else:
+        yield
 
 
 @contextlib.contextmanager

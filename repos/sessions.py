@@ -151,11 +151,11 @@ ON CONFLICT (id) DO UPDATE SET "offset" = excluded."offset", parts = excluded.pa
 
 def _write(session: Upload, before: int) -> None:
     """Set what the session is now, if nobody has moved it on from `before` or ended it meanwhile. Raises RangeRefused."""
-    now, moment = database.clock()
+    now = database.clock()
     place = session.pk, session.repository_id, session.package, session.actor
     state = session.offset, database.document(session.parts), session.sha256, session.ended
     with connection.cursor() as cursor:
-        cursor.execute(WRITE.format(now=now), [*place, *state, *moment, before])
+        cursor.execute(WRITE.format(now=now.text), [*place, *state, *now.values, before])
         if not cursor.rowcount:
             raise RangeRefused(
                 "another request has added to this upload or ended it meanwhile; ask where it stands", rule="upload.order"

@@ -92,8 +92,8 @@ def configured(repository: Repository, detail: dict[str, Any], actor: str) -> No
     """Record that a repository's configuration is now `detail` (without secrets). To be called in the caller's transaction."""
     row = lock_repository(repository.pk, repository.key)
     row.new_change(actor, Change.Action.CONFIGURE, detail)
-    repository.changed_at = row.write()
-    repository.head = row.head
+    row.write()
+    repository.refresh_from_db(fields=["head", "changed_at"])
 
 
 def put_aside(repo: Repo, path: str, content: Bytes, actor: str, expires_at: datetime) -> None:

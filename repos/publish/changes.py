@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from problems import NotFound
 from repos import database
+
+AT = "(SELECT changed_at FROM repos_repository WHERE id = %s)"
 
 
 @dataclass(slots=True)
@@ -23,23 +24,20 @@ class Locked:
         self.head += 1
         self.changes.append(
             {
-                "repository_id": self.id, "number": self.head, "at": None, "actor": actor, "origin": "",
+                "repository_id": self.id, "number": self.head, "at": database.Sql(AT, (self.id,)), "actor": actor, "origin": "",
                 "action": action, "detail": database.document(detail or {}),
             }
         )  # fmt: skip
         return self.head
 
-    def write(self) -> datetime | None:
-        """When the changes were, if there are any: not before those that came before them."""
-        if not self.changes:
-            return None
-        now, values = database.clock(not_before="changed_at")
-        sql = f"UPDATE repos_repository SET head = %s, changed_at = {now} WHERE id = %s RETURNING changed_at"
-        ((moment,),) = database.rows(sql, [self.head, *values, self.id])
-        at = database.moment(moment)
-        database.insert("repos_change", [{**change, "at": database.parameter(at)} for change in self.changes])
-        self.changes = []
-        return at
+    def write(self) -> None:
+        """At a time that is not before that of the changes before."""
+        if self.changes:
+            now = database.clock(not_before="changed_at")
+            sql = f"UPDATE repos_repository SET head = %s, changed_at = {now.text} WHERE id = %s"
+            database.run(sql, [self.head, *now.values, self.id])
+            database.insert("repos_change", self.changes)
+            self.changes = []
 
 
 def lock_repository(number: int, key: str) -> Locked:

@@ -61,9 +61,13 @@ class Commit:
 
 
 def write(commits: list[Commit], action: str) -> dict[int, Outcome | Problem]:
-    """The Changes of all `commits` that the rules allow; repositories by ascending id. Fills of one are one Change."""
+    """The Changes of all `commits` that the rules allow; repositories by ascending id. Fills of one are one Change.
+
+    What need not wait for a repository's lock goes before it: others wait for what is done under it.
+    """
     blobs = lock_blobs([new.bytes for commit in commits for new in commit.news])
-    outcomes: dict[int, Outcome | Problem] = {}
+    outcomes: dict[int, Outcome | Problem] = {id(commit): problem for commit in commits if (problem := _end(commit))}
+    commits = [commit for commit in commits if id(commit) not in outcomes]
     for repo in sorted({commit.repo.id: commit.repo for commit in commits}.values(), key=lambda repo: repo.id):
         mine = [commit for commit in commits if commit.repo.id == repo.id]
         try:
@@ -89,8 +93,6 @@ def _insert_into(
             _check_fence(commit)
             _check_needs(commit)
             news = _what_is_new(commit, standing)
-            if commit.ends:
-                commit.ends()
             if action == Change.Action.FILL and any(key in standing and standing[key].row for key in news):
                 raise Unavailable("the same path is being filled with other bytes; try again")
         except Problem as problem:
@@ -106,16 +108,33 @@ def _insert_into(
             added.append((new, asset))
         kept += [standing[key].id for key in commit.keys if key not in news and standing[key].row is None]
         outcomes[id(commit)] = Outcome(row.head, bool(news))
-    row.write()
-    for number, ids in closed.items():
-        Asset.objects.filter(pk__in=ids).update(until=number)
-    database.insert("repos_asset", [asset for _, asset in added])
-    database.insert("repos_description", _descriptions(repo, (new for new, _ in added), blobs), or_nothing=True)
-    database.insert("repos_reference", _references((new for new, _ in added), blobs), or_nothing=True)
+    with database.sent_together():
+        row.write()
+        _close(closed)
+        database.insert("repos_asset", [asset for _, asset in added])
+        database.insert("repos_description", _descriptions(repo, (new for new, _ in added), blobs), or_nothing=True)
+        database.insert("repos_reference", _references((new for new, _ in added), blobs), or_nothing=True)
     if kept and action == Change.Action.PUBLISH:
         usage.wanted(kept)
     _remember_freshness([commit for commit in commits if isinstance(outcomes[id(commit)], Outcome)])
     return outcomes
+
+
+def _end(commit: Commit) -> Problem | None:
+    """End what led to a commit; the problem where it may not be ended."""
+    try:
+        if commit.ends:
+            commit.ends()
+    except Problem as problem:
+        return problem
+    return None
+
+
+def _close(closed: Mapping[int, Sequence[int]]) -> None:
+    """Let assets end, by the numbers of the changes that they end with."""
+    for number, ids in closed.items():
+        clause, values = database.among("id", ids)
+        database.run(f"UPDATE repos_asset SET until = %s WHERE {clause}", [number, *values])
 
 
 def _check_fence(commit: Commit) -> None:

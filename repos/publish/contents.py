@@ -115,7 +115,7 @@ def lock_blobs(contents: Sequence[Bytes]) -> dict[str, int]:
 def _blob(content: Bytes) -> dict[str, Any]:
     return {
         "sha256": content.sha256, "size": content.size, "key": content.key, "state": Blob.State.LIVE,
-        "digests": database.document(content.digests), "created_at": database.NOW,
+        "digests": database.document(content.digests), "created_at": database.clock(),
     }  # fmt: skip
 
 
