@@ -12,6 +12,8 @@ from typing import Any
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
+Query = tuple[str, Sequence[Any]]
+"""A statement and its parameters."""
 MOST_ROWS = 500
 """Rows of one insertion: with as many columns as a table of ours has, fewer values than any database takes."""
 
@@ -80,6 +82,18 @@ def rows(sql: str, values: Sequence[Any]) -> list[tuple]:
     with connection.cursor() as cursor:
         cursor.execute(sql, values)
         return cursor.fetchall()
+
+
+def rows_of(queries: Sequence[Query]) -> list[list[tuple]]:
+    """What several queries give, one after the other, asked in one go."""
+    with contextlib.ExitStack() as stack:
+        cursors = [stack.enter_context(connection.cursor()) for _ in queries]
+        if connection.vendor != "postgresql":
+            return [cursor.execute(sql, values).fetchall() for cursor, (sql, values) in zip(cursors, queries, strict=True)]
+        with sent_together():
+            for cursor, (sql, values) in zip(cursors, queries, strict=True):
+                cursor.execute(sql, values)
+        return [cursor.fetchall() for cursor in cursors]
 
 
 def run(sql: str, values: Sequence[Any]) -> None:

@@ -76,7 +76,7 @@ def close(repo: Repo, choose: Callable[[QuerySet[Asset]], QuerySet[Asset]], acto
     They are chosen while nobody else can publish to the repository, so that what `choose` sees is so when they are closed.
     """
     with transaction.atomic():
-        row = lock_repository(repo.id, repo.key)
+        row, _ = lock_repository(repo.id, repo.key)
         chosen = dict(choose(Asset.objects.filter(repository_id=repo.id, until=None)).values_list("pk", "path"))
         if not chosen:
             return None
@@ -90,7 +90,7 @@ def close(repo: Repo, choose: Callable[[QuerySet[Asset]], QuerySet[Asset]], acto
 
 def configured(repository: Repository, detail: dict[str, Any], actor: str) -> None:
     """Record that a repository's configuration is now `detail` (without secrets). To be called in the caller's transaction."""
-    row = lock_repository(repository.pk, repository.key)
+    row, _ = lock_repository(repository.pk, repository.key)
     row.new_change(actor, Change.Action.CONFIGURE, detail)
     row.write()
     repository.refresh_from_db(fields=["head", "changed_at"])

@@ -40,9 +40,10 @@ class Locked:
             self.changes = []
 
 
-def lock_repository(number: int, key: str) -> Locked:
-    rows = database.rows(f"SELECT head FROM repos_repository WHERE id = %s {database.exclusive_lock()}", [number])
-    if not rows:
+def lock_repository(number: int, key: str, *then: database.Query) -> tuple[Locked, list[list[tuple]]]:
+    """A repository's row, and what these queries give once it is locked. Raises NotFound."""
+    lock = f"SELECT head FROM repos_repository WHERE id = %s {database.exclusive_lock()}", [number]
+    found, *answers = database.rows_of([lock, *then])
+    if not found:
         raise NotFound(f"repository {key} is no more")
-    ((head,),) = rows
-    return Locked(number, head)
+    return Locked(number, found[0][0]), answers

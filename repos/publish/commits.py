@@ -12,9 +12,10 @@ from repos import database, usage
 from repos.catalogue import Repo
 from repos.format import Described
 from repos.models import Asset, Change, Freshness, Lease
+from repos.publish import standing
 from repos.publish.changes import Locked, lock_repository
 from repos.publish.contents import Bytes, lock_blobs
-from repos.publish.standing import Standing, standing_at
+from repos.publish.standing import Standing
 
 BATCH = 1000
 """Rows that one statement names or inserts."""
@@ -70,20 +71,20 @@ def write(commits: list[Commit], action: str) -> dict[int, Outcome | Problem]:
     commits = [commit for commit in commits if id(commit) not in outcomes]
     for repo in sorted({commit.repo.id: commit.repo for commit in commits}.values(), key=lambda repo: repo.id):
         mine = [commit for commit in commits if commit.repo.id == repo.id]
+        paths = {key: new.path for commit in mine for key, new in zip(commit.keys, commit.news, strict=True)}
         try:
-            row = lock_repository(repo.id, repo.key)
+            row, answers = lock_repository(repo.id, repo.key, *standing.ask_for(repo, paths))
         except NotFound as gone:
             outcomes |= {id(commit): gone for commit in mine}
             continue
-        outcomes |= _insert_into(row, repo, mine, blobs, action)
+        outcomes |= _insert_into(row, standing.read(answers), repo, mine, blobs, action)
     return outcomes
 
 
 def _insert_into(
-    row: Locked, repo: Repo, commits: list[Commit], blobs: dict[str, int], action: str
+    row: Locked, there: dict[str, Standing], repo: Repo, commits: list[Commit], blobs: dict[str, int], action: str
 ) -> dict[int, Outcome | Problem]:
     """What the rules allow of it, each commit held against what those before it leave; then all rows at once."""
-    standing = standing_at(repo, {key: new.path for one in commits for key, new in zip(one.keys, one.news, strict=True)})
     outcomes: dict[int, Outcome | Problem] = {}
     added: list[tuple[New, dict[str, Any]]] = []
     closed: dict[int, list[int]] = {}
@@ -92,8 +93,8 @@ def _insert_into(
         try:
             _check_fence(commit)
             _check_needs(commit)
-            news = _what_is_new(commit, standing)
-            if action == Change.Action.FILL and any(key in standing and standing[key].row for key in news):
+            news = _what_is_new(commit, there)
+            if action == Change.Action.FILL and any(key in there and there[key].row for key in news):
                 raise Unavailable("the same path is being filled with other bytes; try again")
         except Problem as problem:
             outcomes[id(commit)] = problem
@@ -101,12 +102,12 @@ def _insert_into(
         if news and not (action == Change.Action.FILL and row.changes):
             row.new_change(commit.actor, action)
         for key, new in news.items():
-            if (now := standing.get(key)) is not None and now.until is None:
+            if (now := there.get(key)) is not None and now.until is None:
                 now.close(row.head, closed)
             asset = _asset(repo, new, blobs, row.head)
-            standing[key] = Standing(0, None, new.described.media_type, new.bytes.sha256, asset)
+            there[key] = Standing(0, None, new.described.media_type, new.bytes.sha256, asset)
             added.append((new, asset))
-        kept += [standing[key].id for key in commit.keys if key not in news and standing[key].row is None]
+        kept += [there[key].id for key in commit.keys if key not in news and there[key].row is None]
         outcomes[id(commit)] = Outcome(row.head, bool(news))
     with database.sent_together():
         row.write()
@@ -166,11 +167,11 @@ def _check_needs(commit: Commit) -> None:
             )
 
 
-def _what_is_new(commit: Commit, standing: dict[str, Standing]) -> dict[str, New]:
+def _what_is_new(commit: Commit, there: dict[str, Standing]) -> dict[str, New]:
     """Those of a commit's assets that do not stand already, by path key. Raises what the rules refuse."""
     news: dict[str, New] = {}
     for key, new in zip(commit.keys, commit.news, strict=True):
-        now = standing.get(key)
+        now = there.get(key)
         same = now is not None and now.sha256 == new.bytes.sha256
         if now is not None and not same:
             _check_replaceable(commit, now, new)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +40,17 @@ SELECT a.path_key, a.id, a.until, a.media_type, b.sha256 FROM repos_asset a JOIN
 """One row a path, however often it came and went: rows of a path are inserted in the order of its history."""
 
 
-def standing_at(repo: Repo, paths: Mapping[str, str]) -> dict[str, Standing]:
-    """What stands at `paths`, by path key; where a local repository lets nothing change, also what stood last."""
+def ask_for(repo: Repo, paths: Mapping[str, str]) -> list[database.Query]:
+    """Queries for what stands at `paths`, by path key; where a local repository lets nothing change, also for what stood last."""
     fixed = [key for key, path in paths.items() if repo.is_local and repo.never_changes(path)]
-    found: dict[str, Standing] = {}
+    queries: list[database.Query] = []
     for sql, keys in ((LAST, fixed), (STANDING, [*(paths.keys() - fixed)])):
         if keys:
             clause, values = database.among("a.path_key", keys)
-            found |= {key: Standing(*row) for key, *row in database.rows(sql.format(keys=clause), [repo.id, *values])}
-    return found
+            queries.append((sql.format(keys=clause), [repo.id, *values]))
+    return queries
+
+
+def read(answers: Iterable[Iterable[tuple]]) -> dict[str, Standing]:
+    """What those queries gave, by path key."""
+    return {key: Standing(*row) for rows in answers for key, *row in rows}

@@ -74,7 +74,7 @@ STAGES = {
     "at the blob's row": (publish.commits, "lock_blobs", False),
     "after the blob's row": (publish.commits, "lock_blobs", True),
     "at the repository's lock": (publish.commits, "lock_repository", False),
-    "at the comparison": (publish.commits, "standing_at", True),
+    "at the comparison": (publish.standing, "read", True),
     "at the change": (publish.changes.Locked, "write", False),
     "after the change": (publish.changes.Locked, "write", True),
     "at the assets": (publish.commits, "_descriptions", False),
@@ -164,14 +164,15 @@ def test_a_refused_asset_refuses_all_that_were_to_come_with_it(repository):
 def test_a_commit_reads_as_much_however_long_the_history_of_its_path(repository, monkeypatch, immutable):
     repo = repository("raw")
     read: list[tuple] = []
-    ask = database.rows
+    ask = database.rows_of
 
-    def asked(sql: str, values) -> list[tuple]:
-        found = ask(sql, values)
-        read.extend(found if "repos_asset" in sql else ())
-        return found
+    def asked(queries) -> list[list[tuple]]:
+        answers = ask(queries)
+        for (sql, _), found in zip(queries, answers, strict=True):
+            read.extend(found if "repos_asset" in sql else ())
+        return answers
 
-    monkeypatch.setattr(database, "rows", asked)
+    monkeypatch.setattr(database, "rows_of", asked)
 
     def rows_of_a_push_after_a_delete(content: bytes) -> int:
         publish.delete(repo, ["a"], "tester")
