@@ -51,6 +51,14 @@ class Rights:
         """Whether the permission holds for a package of a repository; None: for some package, so it may be seen."""
         return bool(repository) and self._covered(permission, repository, package)
 
+    def paths(self, permission: str, repository: str) -> tuple[frozenset[str], ...]:
+        """What `allows` says of all packages of a repository: the permission holds where of each of these sets a glob matches."""
+        sides = (self.grants,) if self.scopes is None else (self.grants, self.scopes)
+        return tuple(
+            frozenset(entry.path or "**" for entry in side if repository and entry.covers(permission, repository, None))
+            for side in sides
+        )
+
     def allows_everywhere(self, permission: str, repository: str) -> bool:
         """Whether the permission holds for a repository as a whole, and not for some of its packages alone."""
         return self._whole().allows(permission, repository)

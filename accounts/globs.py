@@ -6,6 +6,7 @@ All else is literal, and a glob matches the whole text. `a/**` therefore matches
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from itertools import pairwise
 
@@ -13,6 +14,9 @@ import problems
 
 LENGTH = 1024
 """The longest glob, in bytes of UTF-8."""
+
+OPERATORS = {"sqlite": "REGEXP", "postgresql": "~"}
+"""By what a database, named as Django does, asks whether an `expression` is found in a text."""
 
 _STARS = re.compile(r"(\*+)")
 _WILD = re.compile(r"[*?]")
@@ -38,6 +42,16 @@ def compile_glob(glob: str) -> re.Pattern[str]:
 def matches(glob: str, text: str) -> bool:
     """Whether the glob matches the whole text."""
     return compile_glob(glob).fullmatch(text) is not None
+
+
+def expression(every: Iterable[Collection[str]], database: str) -> str:
+    """A regular expression that a database finds in the texts that of each of these sets a glob matches.
+
+    SQLite is given Python's matcher by Django. PostgreSQL's keeps to a bound by itself and knows no atomic groups; they lose
+    no match, so that without them it finds the same texts.
+    """
+    found = r"(?s)\A" + "".join(rf"(?=(?:{_any(globs)})\Z)" for globs in every if "**" not in globs)
+    return found.replace("(?>", "(?:") if database == "postgresql" else found  # in a literal the parenthesis is escaped
 
 
 def within(inner: str, outer: str) -> bool:
@@ -67,6 +81,12 @@ def checked(glob: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in glob):
         raise problems.Malformed("A glob is Unicode text.")
     return glob
+
+
+def _any(globs: Collection[str]) -> str:
+    """The globs as one; of none, what no text has: something after its end."""
+    patterns = [compile_glob(glob).pattern for glob in sorted(globs)]
+    return "|".join(patterns) if patterns else r"\Z."
 
 
 def _parts(stars: list[str], literals: list[str]) -> str:

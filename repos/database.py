@@ -135,26 +135,22 @@ def sent_together() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def not_waiting_for_the_disk() -> Iterator[None]:
-    """A transaction that is there for all at once, and that a crash of the machine, not of a process, may undo as a whole.
+def rows_unsynced(sql: str, values: Sequence[Any]) -> list[tuple]:
+    """What a statement gives whose effect is there for all at once, but which a crash of the machine, not of a process, may undo.
 
-    For what nobody misses then; it spares the wait for the disk, which is most of what a small commit takes.
+    For what nobody misses then; it spares the wait for the disk, which is most of what a small commit takes. Within a
+    transaction it is as durable as that.
     """
     if connection.in_atomic_block:
-        yield
-    elif connection.vendor == "postgresql":
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SET LOCAL synchronous_commit = off")
-            yield
-    else:
-        with connection.cursor() as cursor:
-            cursor.execute("PRAGMA synchronous = NORMAL")
-            try:
-                with transaction.atomic():
-                    yield
-            finally:
-                cursor.execute("PRAGMA synchronous = FULL")
+        return rows(sql, values)
+    if connection.vendor == "postgresql":  # both are one transaction, since they are sent together
+        return rows_of([("SELECT set_config('synchronous_commit', 'off', true)", []), (sql, values)])[-1]
+    run("PRAGMA synchronous = NORMAL", [])
+    try:
+        with transaction.atomic():
+            return rows(sql, values)
+    finally:
+        run("PRAGMA synchronous = FULL", [])
 
 
 def release() -> None:

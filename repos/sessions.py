@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from django.db import connection
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
@@ -110,8 +109,7 @@ def _add(session: Upload, incoming: Incoming) -> None:
     before = session.offset
     session.offset, session.parts, session.sha256 = before + incoming.size, [*session.parts, part], sha256
     try:
-        with database.not_waiting_for_the_disk():
-            _write(session, before)
+        _write(session, before)
     except RangeRefused:
         store().discard_part(part)
         raise
@@ -146,6 +144,7 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, {now})
 ON CONFLICT (id) DO UPDATE SET "offset" = excluded."offset", parts = excluded.parts, sha256 = excluded.sha256,
        ended = excluded.ended, touched_at = excluded.touched_at
  WHERE repos_upload."offset" = %s AND NOT repos_upload.ended
+RETURNING id
 """
 
 
@@ -154,12 +153,10 @@ def _write(session: Upload, before: int) -> None:
     now = database.clock()
     place = session.pk, session.repository_id, session.package, session.actor
     state = session.offset, database.document(session.parts), session.sha256, session.ended
-    with connection.cursor() as cursor:
-        cursor.execute(WRITE.format(now=now.text), [*place, *state, *now.values, before])
-        if not cursor.rowcount:
-            raise RangeRefused(
-                "another request has added to this upload or ended it meanwhile; ask where it stands", rule="upload.order"
-            )
+    if not database.rows_unsynced(WRITE.format(now=now.text), [*place, *state, *now.values, before]):
+        raise RangeRefused(
+            "another request has added to this upload or ended it meanwhile; ask where it stands", rule="upload.order"
+        )
 
 
 def close(session: Upload) -> None:
@@ -173,7 +170,7 @@ def close(session: Upload) -> None:
 
 def end(session: Upload) -> None:
     """Close the session, unless another request has done so or goes on with it, and discard its parts."""
-    with contextlib.suppress(RangeRefused), database.not_waiting_for_the_disk():
+    with contextlib.suppress(RangeRefused):
         close(session)
         discard_parts(session)
 

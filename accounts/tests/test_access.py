@@ -12,6 +12,7 @@ from accounts import epoch, grants, tokens
 from accounts.access import Grant, Rights, rights_of
 from accounts.actors import ANONYMOUS, Actor, actor_of
 from accounts.authenticate import authenticate
+from accounts.globs import matches
 from accounts.models import Role, Target, User
 from accounts.permissions import BUILTIN_ROLES, GLOBAL_PERMISSIONS, PERMISSIONS, REPOSITORY_PERMISSIONS
 
@@ -150,6 +151,21 @@ def test_what_a_token_may_is_what_its_user_may_and_what_its_scopes_say(
     assert effective.allows_globally(permission) is (
         of_user.allows_globally(permission) and of_scopes.allows_globally(permission)
     )
+
+
+@given(
+    SOME_GRANTS,
+    st.none() | SOME_GRANTS,
+    st.sampled_from(sorted(PERMISSIONS)),
+    NAMES,
+    PACKAGES.filter(lambda name: name is not None),
+)
+def test_the_globs_of_a_repository_say_of_each_package_what_the_rights_do(
+    granted: tuple, scopes: tuple | None, permission: str, repository: str, package: str
+) -> None:
+    rights = Rights(granted, scopes)
+    by_globs = all(any(matches(glob, package) for glob in globs) for globs in rights.paths(permission, repository))
+    assert by_globs is rights.allows(permission, repository, package)
 
 
 def test_implied_grants_add_and_leave_the_kept_rights_alone(ann: User) -> None:

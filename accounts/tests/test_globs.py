@@ -5,11 +5,12 @@ import time
 from functools import cache
 
 import pytest
-from hypothesis import given
+from django.db import connection
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import problems
-from accounts.globs import LENGTH, checked, matches
+from accounts.globs import LENGTH, OPERATORS, checked, expression, matches
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,40 @@ def _by_definition(glob: str, text: str) -> bool:
     return match(0, 0)
 
 
-@pytest.mark.parametrize("glob", ["**a" * 300 + "b", "*a" * 300 + "b", "a*" * 300 + "b", "**?a*b" * 100, "*a**" * 99])
+def found_by_database(every: list[list[str]], text: str) -> bool:
+    finds = OPERATORS[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT CASE WHEN CAST(%s AS TEXT) {finds} %s THEN 1 ELSE 0 END", [text, expression(every, connection.vendor)]
+        )
+        return cursor.fetchone() == (1,)
+
+
+@pytest.mark.django_db
+def test_the_database_finds_what_a_glob_of_each_set_matches() -> None:
+    some = st.lists(st.sampled_from(["a", "b", "/", "*", "**", "?", "é", "(?>", "\\", ".", "|", "$", "{2}", "[a]"]), max_size=6)
+    globs = st.lists(some.map("".join), max_size=3)
+
+    @settings(max_examples=500, deadline=None)
+    @given(st.lists(globs, max_size=3), st.text(alphabet="ab/é.\n\\|$(?>{2}[]", max_size=8))
+    def check(every: list[list[str]], text: str) -> None:
+        expected = all(any(matches(glob, text) for glob in globs) for globs in every)
+        assert found_by_database(every, text) is expected
+
+    check()
+
+
+LONG = ["**a" * 300 + "b", "*a" * 300 + "b", "a*" * 300 + "b", "**?a*b" * 100, "*a**" * 99]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("glob", LONG)
+def test_the_database_takes_the_longest_globs(glob: str) -> None:
+    assert found_by_database([[glob, "x"], [glob]], "a" * LENGTH) is matches(glob, "a" * LENGTH)
+    assert found_by_database([[glob, *LONG]] * 4, glob.replace("*", "a").replace("?", "a"))
+
+
+@pytest.mark.parametrize("glob", LONG)
 def test_no_glob_takes_long(glob: str) -> None:
     started = time.perf_counter()
     matches(glob, "a" * LENGTH)

@@ -88,6 +88,8 @@ class HostsItem(Item):
         found: dict[str, str] = {}
         for name, key in data.items():
             host = str(name).lower()
+            if host.isdecimal():  # no client has a server of such a name, and who writes it means a port
+                raise serializers.ValidationError({"non_field_errors": [f"{host}: no host; write :{host} for a port alone"]})
             if not host or len(host) > 260 or not HOST.fullmatch(host):
                 raise serializers.ValidationError({str(name): ["no host; write a name, name:port, or :port alone"]})
             if not isinstance(key, str) or not key:

@@ -35,12 +35,16 @@ BATCH = 500
 
 @dataclass
 class Freed:
-    """What a sweep did: blobs and bytes freed, objects and unfinished uploads removed that no row named."""
+    """What a sweep did: blobs and bytes freed, objects and unfinished uploads removed that no row named.
+
+    `unheld` is what it closed since nothing refers to it; the bytes of that are freed when history no longer keeps them.
+    """
 
     blobs: int = 0
     size: int = 0
     orphans: int = 0
     leftovers: int = 0
+    unheld: int = 0
 
     def __str__(self) -> str:
         return f"{self.size} bytes: {self.blobs} blobs, {self.orphans} objects without a row, {self.leftovers} unfinished uploads"
@@ -51,7 +55,7 @@ def run(job: jobs.Running) -> dict[str, Any]:
     """What `sweep` does, and old jobs forgotten."""
     freed = sweep(told=job.progress)
     forgotten = schedule.forget()
-    job.log(f"freed {freed}; forgot {forgotten} jobs")
+    job.log(f"freed {freed}; closed {freed.unheld} to which nothing refers; forgot {forgotten} jobs")
     return {**asdict(freed), "jobs": forgotten}
 
 
@@ -73,7 +77,8 @@ def sweep(
     freed = Freed()
     if not dry_run:
         expire.close_unused(lambda _: told(0))
-        close_unheld(unheld, lambda _: told(0))
+    freed.unheld = close_unheld(unheld, lambda _: told(0), dry_run=dry_run)
+    if not dry_run:
         sessions.reap()
         Aside.objects.filter(expires_at__lt=database.now()).delete()
         Lease.objects.filter(expires_at__lt=database.now() - grace).delete()

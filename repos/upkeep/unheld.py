@@ -17,8 +17,11 @@ GRACE = timedelta(days=1)
 BATCH = 500
 
 
-def close_unheld(grace: timedelta, told: Callable[[int], None]) -> int:
-    """Close what nothing has referred to for `grace`; returns how much. `told` hears after each step how much so far."""
+def close_unheld(grace: timedelta, told: Callable[[int], None], *, dry_run: bool = False) -> int:
+    """Close what nothing has referred to for `grace`; returns how much. `told` hears after each step how much so far.
+
+    `dry_run` only counts.
+    """
     before = database.now() - grace
     closed = 0
     for row in Repository.objects.filter(kind=Repository.Kind.LOCAL, format__in=installed()).order_by("key"):
@@ -28,14 +31,15 @@ def close_unheld(grace: timedelta, told: Callable[[int], None]) -> int:
         while batch := list(
             repo.format.unheld(standing.filter(pk__gt=last), before).order_by("pk").values_list("pk", flat=True)[:BATCH]
         ):
-            _close(repo, batch, before)
+            closed += len(batch) if dry_run else _close(repo, batch, before)
             last = batch[-1]
-            closed += len(batch)
             told(closed)
     return closed
 
 
-def _close(repo: Repo, batch: list[int], before: datetime) -> None:
-    """Looked at again under the lock, under which whatever refers to it would be published."""
+def _close(repo: Repo, batch: list[int], before: datetime) -> int:
+    """How many were closed; looked at again under the lock, under which whatever refers to one would be published."""
+    number = None
     with contextlib.suppress(NotFound):  # the repository is no more
-        publish.close(repo, lambda assets: repo.format.unheld(assets.filter(pk__in=batch), before), "gc")
+        number = publish.close(repo, lambda assets: repo.format.unheld(assets.filter(pk__in=batch), before), "gc")
+    return Asset.objects.filter(repository_id=repo.id, until=number).count() if number is not None else 0

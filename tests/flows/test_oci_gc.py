@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -144,6 +145,30 @@ def test_a_deleted_manifest_frees_what_only_it_referred_to_after_the_grace_and_n
     assert {app.status(f"blobs/{digest(content)}") for content in one.blobs} == {404}
     assert here.counts()[2] == objects - 5, "the manifest's bytes too"
     assert clean(here)
+
+
+def test_gc_tells_how_many_layers_it_closes_and_a_dry_run_tells_as_many_and_closes_none(here, app):
+    sweep(here, unheld=0)
+    content = app.push(image("told"), "v1")
+    app.ask("DELETE", f"manifests/{digest(content)}")
+    before = standing(app)
+    assert len(before) == 4, "three layers and the config"
+    for unheld, count in (("2h", 0), ("1d", 0), ("5400", 0), ("0s", 4), ("0", 4)):
+        told = here.manage("gc", "--dry-run", "--unheld", unheld).stdout
+        assert f"would close {count} layers" in told
+        assert standing(app) == before
+    assert "closed 0 layers" in here.manage("gc", "--grace", "1h", "--stray", "1d").stdout
+    assert "closed 4 layers" in here.manage("gc", "--unheld", "0s").stdout
+    assert standing(app) == set()
+    assert "closed 0 layers" in here.manage("gc", "--unheld", "0s").stdout
+
+
+@pytest.mark.parametrize("option", ["--grace", "--unheld", "--stray"])
+@pytest.mark.parametrize("text", ["1w", "2 h", "-1", "1.5h", "", "36501d", "9" * 30])
+def test_gc_takes_no_other_durations_and_says_which_it_takes(here, option, text):
+    refused = here.manage("gc", f"{option}={text}", check=False)
+    assert refused.returncode
+    assert re.search("write a number and s, m, h or d|the longest duration is 36500d", refused.stderr)
 
 
 def test_a_deleted_index_frees_the_children_that_came_with_it_after_the_grace_and_not_before(here, app):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -293,6 +294,31 @@ def test_the_catalogue_has_only_what_one_may_read(images):
     assert catalogue(images.by("outsider")) == ["open/x"]
     assert images.ask("GET", "/v2/_catalog").status == 200
     assert images.by("").ask("GET", "/v2/_catalog").status == 401
+
+
+SCOPES = (
+    ["*"], ["*:team/*"], ["*:**/app"], ["*:z??"], ["local:team/**", "other:zoo"], ["virtual"], ["virtual", "other"],
+    ["virtual:team/*", "local:zoo", "other:*/app"], ["*:Team/**"], ["*:(team|zoo)"], ["*:."],
+)  # fmt: skip
+
+
+@pytest.mark.usefixtures("_images_there")
+@pytest.mark.parametrize("user", ["owner", "team"])
+@pytest.mark.parametrize("scopes", SCOPES, ids=" ".join)
+def test_the_catalogue_has_what_a_token_may_ask_the_tags_of_and_nothing_else(images, world, user, scopes):
+    """Also through a virtual repository: by its own key and by that of the member that has the image."""
+    given = [word for scope in scopes for word in ("--scope", f"artifact:read@{scope}")]
+    secret = world.manage("token", "create", user, *given).stdout.split()[-1]
+    narrow = replace(images, user=("x", secret))
+    everything = catalogue(images.by("owner"))
+    expected = [name for name in everything if narrow.ask("GET", f"/v2/{name}/tags/list").status == 200]
+    assert catalogue(narrow) == expected
+    found, path = [], "/v2/_catalog?n=2"
+    while path:
+        document, path = listed(narrow, path)
+        assert set(re.findall(r"last=([^&]*)", path)) <= {quote(name, safe="") for name in expected}
+        found += document["repositories"]
+    assert found == expected
 
 
 @pytest.mark.usefixtures("_images_there")

@@ -94,6 +94,16 @@ def test_what_is_unknown_is_named_with_a_hint(file: File, sections: dict[str, An
     assert said in refusal(file(yaml.safe_dump(sections)))
 
 
+@pytest.mark.parametrize("port", ["5001", "'5001'", '"443"'])
+def test_a_host_that_is_a_number_is_told_to_be_written_as_a_port(file: File, port: str) -> None:
+    engine.apply({"repositories": [local("a")]})
+    number = port.strip("'\"")
+    assert f"hosts: {number}: no host; write :{number} for a port alone" in refusal(file(f"hosts: {{{port}: a}}"))
+    hosts = {f":{number}": "a", f"x1.example:{number}": "a", "127.0.0.1": "a", "5001a": "a"}
+    engine.apply(engine.load([file(yaml.safe_dump({"hosts": hosts}))]))
+    assert engine.export()["hosts"] == hosts
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -17,6 +17,7 @@ from django.db.models import BigIntegerField, Exists, F, FilteredRelation, Outer
 from django.db.models.functions import Cast, Concat
 from django.http import HttpRequest, HttpResponse
 
+from accounts.globs import OPERATORS, expression
 from problems import Forbidden, MethodRefused, NotFound, Unauthenticated, absent
 from repos import caller, resolve, rows, serve
 from repos.blobs.stores import store
@@ -34,6 +35,8 @@ MOST_TAGS = 10_000
 MOST_IMAGES = 1000
 MOST_REFERRERS = 1000
 """Entries on one page, whatever the client asks for."""
+PLACES = 100
+"""Repositories of which one query lists images: each name that it passes costs a look at all of them."""
 MANY = 1000
 """Paths that one query asks for."""
 LARGEST_LIST = 4 * 1024 * 1024
@@ -123,12 +126,16 @@ def _local_tags(repos: Sequence[Repo], image: str, last: str, count: int) -> lis
 
 
 def catalogue(request: HttpRequest, wanted: int | None, last: str) -> HttpResponse:
-    """`_catalog`: the images that the caller may read, by the names that they are pulled by, `wanted` of them after `last`."""
+    """`_catalog`: the images that the caller may read, by the names that they are pulled by, `wanted` of them after `last`.
+
+    As many queries whatever the repositories hold, and however little of it the caller may read: one for all repositories,
+    where there are no more than PLACES.
+    """
     if "Authorization" not in request.headers:
         raise Unauthenticated("sign in to list images", rule="credentials")
     who = caller.recognise(request)
     count = min(MOST_IMAGES if wanted is None else wanted, MOST_IMAGES)
-    found = list(islice(_names(who, request, last), count + 1))
+    found = _names(who, _places(who, request), last, count + 1)
     answer = HttpResponse(json.dumps({"repositories": found[:count]}).encode(), content_type=JSON)
     answer.headers["Cache-Control"] = "private, no-store"
     if count and len(found) > count:
@@ -136,58 +143,85 @@ def catalogue(request: HttpRequest, wanted: int | None, last: str) -> HttpRespon
     return answer
 
 
-def _names(who: Caller, request: HttpRequest, last: str) -> Iterator[str]:
-    """Names in the order of their bytes, which is that of the keys with their slash, and then of the images."""
+def _places(who: Caller, request: HttpRequest) -> dict[str, Repo]:
+    """The repositories that the caller may know of, by what the names of their images begin with."""
     by_host = who.catalogue.behind(request.META.get("HTTP_HOST", ""), "oci")
-    if by_host is not None:
-        yield from _images(who, by_host, last)
-        return
-    prefixes = {f"{key}/": repo for (form, key), repo in who.repositories.items() if form == "oci"}
-    for prefix, repo in sorted(prefixes.items()):
-        if prefix > last or last.startswith(prefix):
-            start = last.removeprefix(prefix) if last.startswith(prefix) else ""
-            yield from (f"{prefix}{image}" for image in _images(who, repo, start))
+    keys = {f"{key}/": repo for (form, key), repo in who.repositories.items() if form == "oci"}
+    places = keys if by_host is None else {"": by_host}
+    return {prefix: repo for prefix, repo in places.items() if who.rights.allows(READ, repo.key)}
 
 
-def _images(who: Caller, repo: Repo, last: str) -> Iterator[str]:
-    """The images after `last` that the caller may read in a repository: by its own key, and by that of a member that has them."""
-    if not who.rights.allows(READ, repo.key):
-        return
-    members = (_readable(who, member, last) for member in repo.answering)
-    yield from (image for image, _ in groupby(merge(*members)) if who.rights.allows(READ, repo.key, image))
+def _names(who: Caller, places: Mapping[str, Repo], last: str, count: int) -> list[str]:
+    """Names after `last` in the order of their bytes, which is that of the keys with their slash, and then of the images."""
+    left = [prefix for prefix in sorted(places) if prefix > last or last.startswith(prefix)]
+    found: list[str] = []
+    while left and len(found) < count:
+        some, left = left[:PLACES], left[PLACES:]
+        found += _standing(who, [(prefix, places[prefix]) for prefix in some], last, count - len(found))
+    return found
 
 
-def _readable(who: Caller, repo: Repo, last: str) -> Iterator[str]:
-    return (image for image in _standing(repo, last) if who.rights.allows(READ, repo.key, image))
+def _standing(who: Caller, places: Sequence[tuple[str, Repo]], last: str, count: int) -> list[str]:
+    """Names after `last` of what stands in these places for the caller to read: by a place's key, and by that of who has it."""
+    members = [
+        (place, repo.id, _within(prefix, last), _readable(who, whole, repo))
+        for place, (prefix, whole) in enumerate(places)
+        for repo in whole.answering
+        if who.rights.allows(READ, repo.key)
+    ]
+    if not members:  # those of a virtual repository may all be hidden
+        return []
+    statement = IMAGES.format(members=", ".join(["(%s, %s, %s, %s)"] * len(members)), finds=OPERATORS[connection.vendor])
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*(value for member in members for value in member), len(places), count])
+        found = cursor.fetchall()
+    keys = {repo.id: repo.key for _, whole in places for repo in whole.answering}
+    return [
+        f"{places[place][0]}{image}"
+        for place, image, holder in found
+        if all(who.rights.allows(READ, key, image) for key in (places[place][1].key, keys[holder]))  # should they disagree
+    ]
+
+
+def _within(prefix: str, last: str) -> str:
+    """After which image those begin of a place whose names are not all before `last`."""
+    return last.removeprefix(prefix) if last.startswith(prefix) else ""
+
+
+def _readable(who: Caller, place: Repo, holder: Repo) -> str:
+    """What the database finds in the names of the images that the caller may read by both keys."""
+    both = who.rights.paths(READ, place.key) + who.rights.paths(READ, holder.key)
+    return expression(dict.fromkeys(both), connection.vendor)
 
 
 IMAGES = """
-WITH RECURSIVE image(name, n) AS (
-    SELECT (SELECT min(package) FROM repos_asset
-             WHERE repository_id = %(repository)s AND until IS NULL AND version <> '' AND package > %(last)s), 1
+WITH RECURSIVE member(place, repository, start, readable) AS (VALUES {members}),
+image(place, name) AS (
+    SELECT -1, (SELECT min(package) FROM repos_asset WHERE 1 = 0)
     UNION ALL
-    SELECT (SELECT min(package) FROM repos_asset
-             WHERE repository_id = %(repository)s AND until IS NULL AND version <> '' AND package > image.name), n + 1
-      FROM image WHERE image.name IS NOT NULL AND n < %(count)s
+    SELECT place + CASE WHEN name IS NULL THEN 1 ELSE 0 END, (
+        SELECT min((SELECT min(package) FROM repos_asset
+                     WHERE repository_id = member.repository AND until IS NULL AND version <> ''
+                       AND package > COALESCE(image.name, member.start)))
+          FROM member WHERE member.place = image.place + CASE WHEN image.name IS NULL THEN 1 ELSE 0 END
+    ) FROM image WHERE place < %s
 )
-SELECT name FROM image WHERE name IS NOT NULL
+SELECT place, name, holder FROM (
+    SELECT place, name, (
+        SELECT min(member.repository) FROM member
+         WHERE member.place = image.place
+           AND CASE WHEN member.place = image.place THEN image.name {finds} member.readable END
+           AND EXISTS (SELECT 1 FROM repos_asset WHERE repository_id = member.repository AND until IS NULL AND version <> ''
+                          AND package = image.name)
+    ) AS holder FROM image WHERE name IS NOT NULL
+) told WHERE holder IS NOT NULL LIMIT %s
 """
-"""From one name to the next by the index, so that it costs nothing how much an image holds.
+"""From one name to the next by the index, so that it costs nothing how much an image holds, and after a place's last name (which
+null follows) to the next place's first; in this order, and only as far as it takes to find enough that may be read.
 
-An upstream's lists have no version: that somebody asked who refers to an image does not make it one that is here.
+The case is for PostgreSQL, which keeps few expressions: it is not to try those of other places. An upstream's lists have no
+version: that somebody asked who refers to an image does not make it one that is here.
 """
-
-
-def _standing(repo: Repo, last: str) -> Iterator[str]:
-    """The images after `last` of which something stands in a local or remote repository; a query for a thousand."""
-    while True:
-        with connection.cursor() as cursor:
-            cursor.execute(IMAGES, {"repository": repo.id, "last": last, "count": MOST_IMAGES})
-            names = [name for (name,) in cursor.fetchall()]
-        yield from names
-        if len(names) < MOST_IMAGES:
-            return
-        last = names[-1]
 
 
 def _next(path: str, **values: Any) -> str:

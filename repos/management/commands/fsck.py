@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from django.core.management.base import BaseCommand
 
+from repos.management.durations import age
 from repos.upkeep import fsck
 
 
@@ -19,15 +20,16 @@ class Command(BaseCommand):
         parser.add_argument("--scrub", action="store_true", help="also read all bytes and compare their digests")
         parser.add_argument(
             "--grace",
-            type=int,
-            default=3600,
-            metavar="SECONDS",
-            help="age below which bytes without a row are in order, since their commit may still come (default %(default)s)",
+            type=age,
+            default="1h",
+            metavar="DURATION",
+            help="age below which bytes without a row are in order, since their commit may still come, such as 90s or 2h; a plain"
+            " number is one of seconds (default %(default)s)",
         )
 
-    def handle(self, *, scrub: bool, grace: int, **options) -> None:
+    def handle(self, *, scrub: bool, grace: timedelta, **options) -> None:
         findings = 0
-        for finding in fsck.check(scrub=scrub, grace=timedelta(seconds=grace)):
+        for finding in fsck.check(scrub=scrub, grace=grace):
             self.stdout.write(str(finding))
             findings += 1
         self.stdout.write(f"{findings} found" if findings else "clean")
