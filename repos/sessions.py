@@ -38,9 +38,9 @@ BATCH = 500
 """Sessions that are removed at once."""
 
 
-def begin(repo: Repo, package: str, actor: str) -> str:
+def begin(repository_id: int, package: str, actor: str) -> str:
     """The name of a new session, by which `actor` sends something of `package`."""
-    return _name(f"{int(time.time()):08x}{secrets.token_hex(12)}", repo.id, package, actor)
+    return _name(f"{int(time.time()):08x}{secrets.token_hex(12)}", repository_id, package, actor)
 
 
 def name(session: Upload) -> str:
