@@ -6,7 +6,8 @@ begin ── append … append ── whole ── close, with the publication; 
    └── a signed name and no row: most uploads come in one piece, and so cost no other transaction than their publication's
 
 Nothing is kept in a process: one that is killed costs the part that it was receiving. A machine that crashes may lose
-parts, which the digest of the whole tells; only the whole is synced. What is abandoned is reaped by gc.
+parts, which the digest of the whole tells: all of it is read when it is joined, but a large first part that is alone and was
+synced when it came. What is abandoned is reaped by gc.
 """
 
 from __future__ import annotations
