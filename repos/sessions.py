@@ -141,22 +141,26 @@ def whole(session: Upload, request: HttpRequest, part: range | None, digests: tu
         yield incoming
 
 
-WRITE = """
+FIRST = """
 INSERT INTO repos_upload (id, repository_id, package, actor, "offset", parts, sha256, ended, touched_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, {now})
-ON CONFLICT (id) DO UPDATE SET "offset" = excluded."offset", parts = excluded.parts, sha256 = excluded.sha256,
-       ended = excluded.ended, touched_at = excluded.touched_at
- WHERE repos_upload."offset" = %s AND NOT repos_upload.ended
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, {now}) ON CONFLICT DO NOTHING
+"""
+NEXT = """
+UPDATE repos_upload SET "offset" = %s, parts = %s, sha256 = %s, ended = %s, touched_at = {now}
+ WHERE id = %s AND "offset" = %s AND NOT ended
 """
 
 
 def _write(session: Upload, before: int) -> None:
-    """Set what the session is now, if nobody has moved it on from `before` or ended it meanwhile. Raises RangeRefused."""
+    """Set what the session is now, if nobody has moved it on from `before`, ended or reaped it meanwhile. Raises RangeRefused."""
     now, moment = database.clock()
     place = session.pk, session.repository_id, session.package, session.actor
-    state = session.offset, database.document(session.parts), session.sha256, session.ended
+    state = session.offset, database.document(session.parts), session.sha256, session.ended, *moment
     with connection.cursor() as cursor:
-        cursor.execute(WRITE.format(now=now), [*place, *state, *moment, before])
+        if before:
+            cursor.execute(NEXT.format(now=now), [*state, session.pk, before])
+        else:
+            cursor.execute(FIRST.format(now=now), [*place, *state])
         if not cursor.rowcount:
             raise RangeRefused(
                 "another request has added to this upload or ended it meanwhile; ask where it stands", rule="upload.order"
