@@ -95,7 +95,11 @@ def note(response: HttpResponseBase, call: Call, found: Found) -> None:
 
 
 def renew(response: HttpResponseBase, call: Call, anew: Callable[[], Headers]) -> None:
-    """Say of an answer without a body that it rests on the caller's rights alone, and how to make these headers of it."""
+    """Say of an answer without a body that it rests on the caller's rights alone, and how to make these headers of it.
+
+    `anew` is kept as long as the answer: what it holds must be small, and no part of the configuration, of which there are many
+    in time.
+    """
     asker = _asker(call)
     if asker is not None:
         response.basis = Basis(asker, call.actor.until, anew=anew)  # type: ignore[attr-defined]

@@ -6,7 +6,8 @@ begin ── append … append ── whole ── close, with the publication; 
    └── a signed name and no row: most uploads come in one piece, and so cost no other transaction than their publication's
 
 Nothing is kept in a process: one that is killed costs the part that it was receiving. A machine that crashes may lose
-parts, which the digest of the whole tells; only the whole is synced. What is abandoned is reaped by gc.
+parts, which the digest of the whole tells: all of it is read when it is joined, but a large first part that is alone and was
+synced when it came. What is abandoned is reaped by gc.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ BATCH = 500
 """Sessions that are removed at once."""
 
 
-def begin(repo: Repo, package: str, actor: str) -> str:
+def begin(repository_id: int, package: str, actor: str) -> str:
     """The name of a new session, by which `actor` sends something of `package`."""
-    return _name(f"{int(time.time()):08x}{secrets.token_hex(12)}", repo.id, package, actor)
+    return _name(f"{int(time.time()):08x}{secrets.token_hex(12)}", repository_id, package, actor)
 
 
 def name(session: Upload) -> str:
@@ -138,22 +139,23 @@ def whole(session: Upload, request: HttpRequest, part: range | None, digests: tu
         yield incoming
 
 
-WRITE = """
+FIRST = """
 INSERT INTO repos_upload (id, repository_id, package, actor, "offset", parts, sha256, ended, touched_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, {now})
-ON CONFLICT (id) DO UPDATE SET "offset" = excluded."offset", parts = excluded.parts, sha256 = excluded.sha256,
-       ended = excluded.ended, touched_at = excluded.touched_at
- WHERE repos_upload."offset" = %s AND NOT repos_upload.ended
-RETURNING id
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, {now}) ON CONFLICT DO NOTHING RETURNING id
+"""
+NEXT = """
+UPDATE repos_upload SET "offset" = %s, parts = %s, sha256 = %s, ended = %s, touched_at = {now}
+ WHERE id = %s AND "offset" = %s AND NOT ended RETURNING id
 """
 
 
 def _write(session: Upload, before: int) -> None:
-    """Set what the session is now, if nobody has moved it on from `before` or ended it meanwhile. Raises RangeRefused."""
+    """Set what the session is now, if nobody has moved it on from `before`, ended or reaped it meanwhile. Raises RangeRefused."""
     now = database.clock()
     place = session.pk, session.repository_id, session.package, session.actor
-    state = session.offset, database.document(session.parts), session.sha256, session.ended
-    if not database.rows_unsynced(WRITE.format(now=now.text), [*place, *state, *now.values, before]):
+    state = session.offset, database.document(session.parts), session.sha256, session.ended, *now.values
+    sql, values = (NEXT, [*state, session.pk, before]) if before else (FIRST, [*place, *state])
+    if not database.rows_unsynced(sql.format(now=now.text), values):
         raise RangeRefused(
             "another request has added to this upload or ended it meanwhile; ask where it stands", rule="upload.order"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -188,3 +189,18 @@ def test_rights_are_one_query_once_an_epoch(ann: User, grant: Callable, django_a
     number = epoch.current()
     with django_assert_num_queries(1):
         assert rights_of(actor_of(ann), number).allows("artifact:read", "raw")
+
+
+@pytest.mark.parametrize("many", [2, 100])
+def test_a_client_with_ever_new_scopes_takes_little_memory(ann: User, many: int) -> None:
+    """As every client may have them, that asks for a pass for other images each time."""
+    number, image = epoch.current(), "a" * 200
+    rights_of(actor_of(ann), number)
+    tracemalloc.start()
+    try:
+        for n in range(300 * 100 // many):
+            scopes = tuple(f"artifact:read@oci:{image}{n}/{m}" for m in range(many))
+            assert rights_of(Actor(ann.pk, "ann", scopes=scopes, until=1.0), number).scopes
+        assert tracemalloc.get_traced_memory()[0] < 8_000_000
+    finally:
+        tracemalloc.stop()

@@ -37,13 +37,16 @@ class _Turn:
     def take(self, patience: float) -> None:
         """Raises OperationalError after `patience` seconds."""
         end = time.monotonic() + patience
-        if self._among_threads.acquire(timeout=patience):
-            while time.monotonic() < end:
-                if self._is_ours():
-                    return
+        if not self._among_threads.acquire(timeout=patience):
+            raise OperationalError("the database is locked")
+        try:
+            while not self._is_ours():
+                if time.monotonic() >= end:
+                    raise OperationalError("the database is locked")
                 time.sleep(AGAIN)
+        except BaseException:
             self._among_threads.release()
-        raise OperationalError("the database is locked")
+            raise
 
     def _is_ours(self) -> bool:
         try:
@@ -51,6 +54,8 @@ class _Turn:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError:  # a filesystem that has no such locks
+            self.forget()
         return True
 
     def give(self) -> None:
@@ -59,9 +64,10 @@ class _Turn:
         self._among_threads.release()
 
     def forget(self) -> None:
-        """In a child, which has none of the threads that hold it: so that the lock ends with the parent."""
-        if self._file is not None:
-            os.close(self._file)
+        """Have no such file any more: in a child, which has none of the threads that hold it, so that it ends with the parent."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
 
 
 _turns: dict[str, _Turn] = {}
@@ -76,6 +82,8 @@ def _turn_of(database: str, *, in_memory: bool) -> _Turn:
 
 
 def _forget_turns() -> None:
+    global _making
+    _making = threading.Lock()  # another thread may have had the parent's
     for turn in _turns.values():
         turn.forget()
     _turns.clear()

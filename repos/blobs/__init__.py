@@ -10,7 +10,7 @@ The way of new bytes:
 
 Of bytes that come in several requests each is a part; the parts outlive the process, and any other joins them:
 
-        name = incoming.set_aside()               instead of keep(); a crash of the machine may lose it
+        name = incoming.set_aside()               instead of keep(); a crash of the machine may lose it, or some of it
     with store.join([name, …]) as incoming:       the parts in their order, to be read and kept
     store.discard_part(name)
 """
@@ -65,7 +65,10 @@ class Incoming(Protocol):
         """Make the bytes durable and return their new key. Raises StorageFull."""
 
     def set_aside(self, *, durable: bool = False) -> str:
-        """Let the bytes outlive the block, and the process, as a part, whose name is returned; the machine only if `durable`."""
+        """Let the bytes outlive the block, and the process, as a part, whose name is returned. Raises StorageFull.
+
+        `durable`: where a crash of the machine leaves it, it is whole.
+        """
 
     def __enter__(self) -> Incoming: ...
 

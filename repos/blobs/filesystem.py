@@ -175,10 +175,11 @@ class FilesystemIncoming:
 
     def set_aside(self, *, durable: bool = False) -> str:
         name = secrets.token_hex(16)
-        if durable:
-            with _room():
+        with _room():
+            if durable:
                 os.fsync(self._out.fileno())
-        self._place(self._store.set_aside / name)
+            self._out.close()  # a shared filesystem may tell only now that there is no room
+            self._place(self._store.set_aside / name)
         return name
 
     def _place(self, target: Path) -> None:

@@ -182,6 +182,16 @@ def part(store: Store, content: bytes, *, durable: bool = True, hashed: bool = T
         return incoming.set_aside(durable=durable)
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_part_is_closed_before_anybody_is_told_of_it(tmp_path, durable):
+    """A shared filesystem says of what was written only then whether there is room for it."""
+    with FilesystemStore(tmp_path / "blobs").receive(hashed=False) as incoming:
+        incoming.write(b"some")
+        incoming.set_aside(durable=durable)
+        mine = [file.resolve() for file in Path("/proc/self/fd").iterdir()]
+        assert not any(file.is_relative_to(tmp_path) for file in mine)
+
+
 @pytest.mark.parametrize("contents", [(b"whole",), (b"first ", b"second ", b"third"), (b"a" * CHUNK + b"b", b"c" * CHUNK * 2)])
 @pytest.mark.parametrize("digests", [(), ("sha512",)])
 @pytest.mark.parametrize("options", [{}, {"durable": False, "hashed": False}], ids=["durable", "light"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -19,11 +21,11 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from accounts import tokens
+from accounts import epoch, tokens
 from accounts.access import rights_of
 from accounts.authenticate import authenticate
 from accounts.models import User
-from repos import models
+from repos import catalogue, hot, models
 from repos.configuration import engine
 from repos.formats.oci.index import PLACES
 from repos.formats.oci.parse import image_of
@@ -411,3 +413,19 @@ def test_a_pass_is_worth_what_grants_scopes_and_the_question_have_in_common(secr
             assert opened == (common if place == image else set())
 
     check()
+
+
+def test_the_beginning_of_uploads_keeps_no_configuration_alive(here):
+    """Clients begin uploads in words of their own, and what each of them is answered is kept for long."""
+    engine.apply({"grants": [{"role": "developer", "users": ["reader"], "repositories": ["*"]}]})
+    said, place = login("reader"), "/v2/local/app/blobs/uploads/"
+    head = f"POST {place} HTTP/1.1\r\n\r\n".encode()
+    for _ in range(2):
+        with hot.arriving(head):
+            assert Client().generic("POST", place, headers=said).status_code == 202
+    assert hot.find(head), "it is kept"
+    loaded = weakref.ref(catalogue.load(epoch.current()).repositories["oci", "local"])
+    engine.apply({"users": [{"name": "newcomer"}]})
+    assert Client().get("/v2/local/app/tags/list", headers=said).status_code == 200
+    gc.collect()
+    assert loaded() is None

@@ -279,10 +279,10 @@ def test_an_abandoned_upload_is_reaped(images, world, nothing_stored):
 
 def test_an_upload_that_was_begun_and_never_sent_to_is_over_after_a_day(images, world):
     code = (
-        "import time; from unittest import mock; from repos import catalogue, models, sessions;"
-        "repo = catalogue.load_one(models.Repository.objects.get(key='local')); now = time.time();"
+        "import time; from unittest import mock; from repos import models, sessions;"
+        "repo = models.Repository.objects.get(key='local'); now = time.time();"
         "mock.patch('time.time', lambda: now - {}).start();"
-        "print(sessions.begin(repo, 'begun', 'developer'))"
+        "print(sessions.begin(repo.id, 'begun', 'developer'))"
     )
     young, old = (world.manage("shell", "-c", code.format(age)).stdout.split()[-1] for age in (86_000, 86_401))
     assert where(images, f"/v2/local/begun/blobs/uploads/{young}") == (204, "0-0")

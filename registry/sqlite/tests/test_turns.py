@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -94,6 +96,39 @@ def test_a_child_neither_holds_nor_frees_what_its_parent_took(tmp_path):
     other.take(1)
     os.close(write)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "it knows of no turn"
+
+
+def test_a_child_makes_turns_of_its_own_while_a_thread_of_its_parent_makes_one(tmp_path):
+    inherited = base._turn_of(str(tmp_path / "inherited"), in_memory=False)
+    inherited.take(1)
+    with base._making:
+        child = os.fork()
+        if not child:
+            signal.alarm(30)  # it would wait for ever
+            try:
+                base._turn_of(str(tmp_path / "db"), in_memory=False).take(1)
+                inherited.give()  # whose file may have had the number of the new one's
+                with pytest.raises(OperationalError):
+                    turn_of(tmp_path / "db").take(0.05)
+                os._exit(0)
+            finally:
+                os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_is_free_is_taken_by_who_cannot_wait(tmp_path):
+    turn_of(tmp_path / "db").take(0)
+
+
+def test_where_files_cannot_be_locked_a_database_is_written_to_all_the_same(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    turn = turn_of(tmp_path / "db")
+    monkeypatch.setattr(fcntl, "flock", fail)
+    for _ in range(2):
+        turn.take(1)
+        turn.give()
 
 
 def test_without_a_file_of_its_own_a_database_is_written_to_all_the_same(tmp_path):

@@ -15,7 +15,6 @@ from problems import Malformed, RangeRefused, Unauthenticated, Unavailable, abse
 from repos import caller, hot, publish, resolve, serve, sessions, uploads
 from repos.blobs import Incoming
 from repos.call import Call
-from repos.catalogue import Repo
 from repos.format import Described, Page, route
 from repos.formats.oci import BYTES, JSON, described, index, parse, tokens
 from repos.models import Upload
@@ -63,15 +62,15 @@ def begin_upload(call: Call) -> HttpResponse:
         return answer
     if "digest" in asked and "mount" not in asked:
         return _whole_blob(call, asked["digest"])
-    begun = partial(_begun, call.repo, _parts(call).image, call.actor.name, call.root)
+    begun = partial(_begun, call.repo.id, _parts(call).image, call.actor.name, call.root)
     answer = HttpResponse(status=202, headers=begun())
     if not asked:
         hot.renew(answer, call, begun)
     return answer
 
 
-def _begun(repo: Repo, image: str, actor: str, root: str) -> dict[str, str]:
-    return _where(root, image, sessions.begin(repo, image, actor), 0)
+def _begun(repository_id: int, image: str, actor: str, root: str) -> dict[str, str]:
+    return _where(root, image, sessions.begin(repository_id, image, actor), 0)
 
 
 def _mounted(call: Call, digest: str, source: str | None) -> HttpResponse | None:
