@@ -37,6 +37,7 @@ class Environment:
     workers: int
     threads: int
     jobs: int
+    client_timeout: int
     hosts: tuple[str, ...]
     secret_key: str = field(repr=False)
     admin_password: str = field(repr=False)
@@ -87,6 +88,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         workers=reader.get("WORKERS", str(min(4, os.cpu_count() or 1)), _number(1, 64)),
         threads=reader.get("THREADS", "64", _number(4, 512)),
         jobs=reader.get("JOBS", "4", _number(0, 64)),
+        client_timeout=reader.get("CLIENT_TIMEOUT", "60", _number(1, 3600)),
         hosts=reader.get("HOSTS", "", lambda text: tuple(filter(None, (host.strip() for host in text.split(","))))),
         secret_key=reader.get("SECRET_KEY", "", _long_enough, secret=True) or _made_secret(data),
         admin_password=reader.get("ADMIN_PASSWORD", "", str, secret=True),
@@ -94,7 +96,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
 
 
 NAMES = ("DATA", "DATABASE_URL", "STORAGE", "BIND", "BASE_URL", "TLS", "CONFIG", "REDIS_URL", "WORKERS", "THREADS", "JOBS",
-         "HOSTS", "SECRET_KEY", "ADMIN_PASSWORD")  # fmt: skip
+         "CLIENT_TIMEOUT", "HOSTS", "SECRET_KEY", "ADMIN_PASSWORD")  # fmt: skip
 FOREIGN = ("ENTREPOT_SECRET_", "ENTREPOT_USER_", "ENTREPOT_TEST_", "ENTREPOT_SERVICE_", "ENTREPOT_PORT")
 """Prefixes of variables that are not settings: secrets that a configuration file names, the tests' own, and what Kubernetes
 sets where a Service is named entrepot."""

@@ -14,6 +14,7 @@ import logging
 import queue
 import selectors
 import socket
+import struct
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, BinaryIO
 
+from django.conf import settings
 from django.db import connection, connections
 from gunicorn import util
 from gunicorn.http.unreader import SocketUnreader
@@ -60,6 +62,10 @@ class Worker(ThreadWorker):
         connections._connections = threading.local()  # type: ignore[attr-defined]
         self._peeks = not self.cfg.is_ssl
         self._told = 0.0
+        for listener in self.sockets:  # its connections inherit them
+            seconds = settings.ENTREPOT.client_timeout
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
         self._known: queue.SimpleQueue[tuple[TConn, hot.Answer]] = queue.SimpleQueue()
         threading.Thread(target=self._answer_known, name="hot", daemon=True).start()
         super().init_process()

@@ -15,8 +15,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from accounts.access import Rights, rights_of
 from accounts.actors import Actor, Identity
 from accounts.authenticate import CHALLENGE, authenticate
-from problems import Malformed, Problem, Unauthenticated, Unavailable
-from repos import catalogue, usage
+from problems import Malformed, Problem, StorageFull, Unauthenticated, Unavailable
+from repos import catalogue, database, usage
 from repos.catalogue import Catalogue, Repo
 
 log = logging.getLogger("entrepot.gate")
@@ -59,6 +59,9 @@ def problem_of(request: HttpRequest, error: Exception) -> Problem:
         return error
     if isinstance(error, SuspiciousOperation):  # Django's for what it does not read, such as a thousand parameters
         return Malformed("the request is not one that is read here: too many or malformed parameters", rule="request.form")
+    if isinstance(error, OperationalError) and database.has_no_room(error):
+        log.error("%s %s failed: %s", request.method, request.path, error)
+        return StorageFull("the database has no room for it; free or add space", rule="storage.full")
     log.error("%s %s failed", request.method, request.path, exc_info=error)
     if isinstance(error, OperationalError):
         return Unavailable("the database does not answer; try again", headers={"Retry-After": "5"})

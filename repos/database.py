@@ -153,6 +153,11 @@ def rows_unsynced(sql: str, values: Sequence[Any]) -> list[tuple]:
         run("PRAGMA synchronous = FULL", [])
 
 
+def has_no_room(error: Exception) -> bool:
+    """Whether a statement failed since its disk is full (SQLITE_FULL; SQLSTATE 53100)."""
+    return "disk is full" in str(error) or getattr(error.__cause__, "sqlstate", "") == "53100"
+
+
 def release() -> None:
     """Give the connection back before bytes stream, so that slow clients and upstreams hold none.
 

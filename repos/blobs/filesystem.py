@@ -24,7 +24,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO
 
-from problems import StorageFull, TooLarge
+from problems import StorageFull, TooLarge, Unavailable
 from repos.blobs import CHUNK, KEY, Stored, new_key
 
 PART = re.compile("[0-9a-f]{32}")
@@ -39,7 +39,7 @@ class FilesystemStore:
         self.incoming = root / "incoming"
         self.set_aside = root / "parts"
         if not (self.incoming.is_dir() and self.set_aside.is_dir()):
-            for name in ("incoming", "parts", *(f"{number:02x}" for number in range(256))):
+            for name in (*(f"{number:02x}" for number in range(256)), "incoming", "parts"):  # the last ones tell of the others
                 (root / name).mkdir(parents=True, exist_ok=True)
             _sync_folder(root)
 
@@ -183,8 +183,19 @@ class FilesystemIncoming:
         return name
 
     def _place(self, target: Path) -> None:
-        self._file.rename(target)
+        try:
+            self._file.rename(target)
+        except FileNotFoundError:
+            self._find_out_what_is_gone(target.parent)
+            self._file.rename(target)
         self._placed = True
+
+    def _find_out_what_is_gone(self, folder: Path) -> None:
+        """Make the folder, which whoever restored the store may have left out. Raises Unavailable where it is the bytes."""
+        if not self._file.exists():
+            raise Unavailable("the bytes were removed while they came; send them again", rule="blob.live")
+        folder.mkdir(exist_ok=True)
+        _sync_folder(self._store.root)
 
     def __enter__(self) -> FilesystemIncoming:
         return self

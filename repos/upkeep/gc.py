@@ -79,7 +79,7 @@ def sweep(
         expire.close_unused(lambda _: told(0))
     freed.unheld = close_unheld(unheld, lambda _: told(0), dry_run=dry_run)
     if not dry_run:
-        sessions.reap()
+        freed.leftovers = sessions.reap()
         Aside.objects.filter(expires_at__lt=database.now()).delete()
         Lease.objects.filter(expires_at__lt=database.now() - grace).delete()
         Freshness.objects.filter(missing=True, expires_at__lt=database.now()).delete()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from problems import StorageFull, TooLarge
+from problems import StorageFull, TooLarge, Unavailable
 from repos.blobs import CHUNK, KEY, Store
 from repos.blobs.filesystem import FilesystemStore
 
@@ -105,6 +105,25 @@ def test_bytes_that_cannot_be_synced_are_not_kept(tmp_path, monkeypatch, failing
         incoming.write(b"nearly")
         monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(StorageFull):
+            incoming.keep()
+    assert [*store.objects(), *store.leftovers()] == []
+
+
+def test_a_store_whose_folders_were_lost_makes_them_anew(tmp_path):
+    """As one that was restored by a program that leaves out what is empty, or whose maker was killed."""
+    for name in ("incoming", "parts"):
+        (tmp_path / "blobs" / name).mkdir(parents=True)
+    store = FilesystemStore(tmp_path / "blobs")
+    with store.open(kept(store, b"content")) as file:
+        assert file.read() == b"content"
+
+
+def test_bytes_that_were_taken_away_while_they_came_are_not_kept_and_can_be_sent_again(store):
+    with store.receive() as incoming:
+        incoming.write(b"stalled")
+        for leftover in store.leftovers():
+            store.discard(leftover)
+        with pytest.raises(Unavailable, match="send them again"):
             incoming.keep()
     assert [*store.objects(), *store.leftovers()] == []
 

@@ -345,6 +345,7 @@ def test_a_manifest_is_answered_whatever_is_accepted(images, accept):
         ("app/manifests/nothing", "MANIFEST_UNKNOWN"), (f"app/manifests/{digest(b'nothing')}", "MANIFEST_UNKNOWN"),
         (f"app/blobs/{digest(b'nothing')}", "BLOB_UNKNOWN"), ("nothing/manifests/v1", "MANIFEST_UNKNOWN"),
         ("nothing/tags/list", "NAME_UNKNOWN"), ("app/blobs/uploads/nothing", "BLOB_UPLOAD_UNKNOWN"),
+        ("/v2/nowhere/app/blobs/uploads/nothing", "NAME_UNKNOWN"), ("/v2/nowhere/app/tags/list", "NAME_UNKNOWN"),
     ],
 )  # fmt: skip
 def test_what_is_absent_is_told_in_the_words_of_the_specification(images, path, error):

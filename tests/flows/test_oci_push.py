@@ -11,7 +11,7 @@ import pytest
 from repos.blobs import CHUNK
 from tests.parts.oci import digest
 from tests.parts.registryclient import CAST, RegistryClient, asked, code, parts
-from tests.parts.server import Answer
+from tests.parts.server import Answer, Server
 
 CONTENT = bytes(range(256)) * 40
 FIRST, LAST = CONTENT[:6000], CONTENT[6000:]
@@ -142,12 +142,21 @@ def test_an_upload_that_is_ended_or_added_to_while_its_end_comes_is_not_publishe
 
     def body():
         yield rest[:100]
+        wait_until_let_in(images.server)
         assert images.ask(meanwhile, location, b"x" if meanwhile == "PATCH" else None).status in (202, 204)
         yield rest[100:]
 
     assert images.finish(location, digest(CONTENT), body()).status in (404, 416)
     assert not images.of("overtaken").has_blob(CONTENT)
     images.ask("DELETE", location)
+
+
+def wait_until_let_in(server: Server) -> None:
+    """Until a body is being received, and so its request has been let in."""
+    deadline = time.monotonic() + 60
+    while not any((server.data / "blobs" / "incoming").iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_what_is_cancelled_is_gone(images, world, nothing_stored):
@@ -159,6 +168,23 @@ def test_what_is_cancelled_is_gone(images, world, nothing_stored):
         images.ask("DELETE", location),
     ):  # fmt: skip
         assert (answer.status, code(answer)) == (404, "BLOB_UPLOAD_UNKNOWN")
+
+
+def test_who_cancels_what_was_finished_meanwhile_is_told_that_it_is_no_more(images):
+    location = images.of("finished").session()
+    images.ask("PATCH", location, FIRST)
+    answers = []
+
+    def body():
+        yield LAST[:10]
+        wait_until_let_in(images.server)
+        answers.append(images.finish(location, digest(FIRST)))
+        yield LAST[10:]
+
+    answers.append(images.ask("PATCH", location, body()))
+    answers.append(images.ask("DELETE", location))
+    assert [answer.status for answer in answers] == [201, 404, 404]
+    assert images.of("finished").has_blob(FIRST)
 
 
 def test_what_has_ended_is_not_continued(images):

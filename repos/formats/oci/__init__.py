@@ -123,7 +123,7 @@ class Oci(Format):
     def setup(self, repo: Repo, base_url: str, *, signed_in: bool) -> str:
         from repos.formats.oci.setup import instructions
 
-        return instructions(base_url, repo.key, signed_in=signed_in)
+        return instructions(base_url, repo.key, signed_in=signed_in, pushes=repo.is_local or repo.deploy_to is not None)
 
     def default_upstream(self) -> str | None:
         from repos.formats.oci.setup import configured_mirror
@@ -165,7 +165,7 @@ def _code(problem: Problem, target: str) -> str:
     if problem.rule in CODES:
         return CODES[problem.rule]
     if problem.status == 404:
-        kinds = {"/manifests/": "MANIFEST_UNKNOWN", "/blobs/uploads": "BLOB_UPLOAD_UNKNOWN", "/blobs/": "BLOB_UNKNOWN"}
+        kinds = {"/manifests/": "MANIFEST_UNKNOWN", "/blobs/uploads": "NAME_UNKNOWN", "/blobs/": "BLOB_UNKNOWN"}
         return next((code for part, code in kinds.items() if part in target), "NAME_UNKNOWN")
     return BY_STATUS.get(problem.status, "NAME_INVALID" if problem.status == 400 else "UNKNOWN")
 

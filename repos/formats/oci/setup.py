@@ -9,16 +9,21 @@ from urllib.parse import urlsplit
 TEXT = """\
 # Images here are named {name}/IMAGE:TAG
 {login}
-# docker, podman, buildah, skopeo: pull, and push what was built
+# docker, podman, buildah, skopeo, crane, regctl
 docker pull {name}/IMAGE:TAG
-docker tag IMAGE:TAG {name}/IMAGE:TAG && docker push {name}/IMAGE:TAG
 skopeo copy docker://{name}/IMAGE:TAG oci:IMAGE{plain_skopeo}
+crane manifest {name}/IMAGE:TAG{plain_crane}
+{push}{plain}
+# Kubernetes: a pull secret, named by pods or by their service account under imagePullSecrets
+kubectl create secret docker-registry entrepot --docker-server={host} --docker-username=NAME --docker-password=TOKEN
+"""
+
+PUSH = """
+# Push what was built: images, artifacts, charts
+docker tag IMAGE:TAG {name}/IMAGE:TAG && docker push {name}/IMAGE:TAG
 crane copy {name}/IMAGE:TAG {name}/IMAGE:NEW{plain_crane}
 oras push {name}/ARTIFACT:TAG FILE:MEDIA-TYPE{plain_oras}
 helm push CHART-1.0.0.tgz oci://{name}{plain_helm}
-{plain}
-# Kubernetes: a pull secret, named by pods or by their service account under imagePullSecrets
-kubectl create secret docker-registry entrepot --docker-server={host} --docker-username=NAME --docker-password=TOKEN
 """
 
 LOGIN = """
@@ -34,17 +39,21 @@ PLAIN = """
 """
 
 
-def instructions(base_url: str, key: str, *, signed_in: bool) -> str:
-    """The text for a repository. Who is not signed in reads what anybody may, and needs no login for that."""
+def instructions(base_url: str, key: str, *, signed_in: bool, pushes: bool) -> str:
+    """The text for a repository, which takes pushes or not. Who is not signed in reads what anybody may, without a login."""
     parts = urlsplit(base_url)
     plain = parts.scheme == "http"
     flags = {"skopeo": " --src-tls-verify=false", "crane": " --insecure", "oras": " --plain-http", "helm": " --plain-http"}
-    return TEXT.format(
-        name=f"{parts.netloc}/{key}",
-        host=parts.netloc,
-        login=LOGIN.format(host=parts.netloc) if signed_in else "",
-        plain=PLAIN.format(host=parts.netloc) if plain else "",
+    words = {
+        "name": f"{parts.netloc}/{key}",
+        "host": parts.netloc,
         **{f"plain_{name}": flag if plain else "" for name, flag in flags.items()},
+    }
+    return TEXT.format(
+        login=LOGIN.format(**words) if signed_in else "",
+        push=PUSH.format(**words) if pushes else "",
+        plain=PLAIN.format(**words) if plain else "",
+        **words,
     )
 
 

@@ -84,7 +84,8 @@ def _mounted(call: Call, digest: str, source: str | None) -> HttpResponse | None
         return None
     found = index.blob_elsewhere(call, digest, place)
     if found is None:
-        elsewhere = index.blob_elsewhere(replace(call, rights=tokens.own_rights(call)), digest, place)
+        own = tokens.own_rights(call)
+        elsewhere = index.blob_elsewhere(replace(call, rights=own), digest, place) if own != call.rights else None
         if elsewhere is not None:
             raise tokens.wider(call, *(place or (call.repo, elsewhere.package)))
         return None
@@ -149,7 +150,10 @@ def finish_upload(call: Call) -> HttpResponse:
 
 
 def cancel_upload(call: Call) -> HttpResponse:
-    sessions.end(_own_session(call))
+    session = _own_session(call)
+    with _told_where(call, session):
+        sessions.close(session)
+    sessions.discard_parts(session)
     return HttpResponse(status=204, headers=API_VERSION)
 
 
