@@ -109,3 +109,9 @@ def test_an_image_is_pushed_while_the_registry_is_out(world):
     assert client.put("1", manifest).status == 201
     assert client.has(images.Image(manifest, (config, layer)), "1")
     assert json.loads(client.ask("GET", "tags/list").body)["tags"] == ["1"]
+
+
+@pytest.mark.parametrize(("repository", "pushes"), [("own", True), ("all", True), ("hub", False)])
+def test_the_instructions_tell_to_push_where_pushes_are_taken(world, repository, pushes):
+    text = world[0].ask("GET", f"/v2/{repository}/").body.decode()
+    assert "docker pull" in text and ("push" in text) is pushes
