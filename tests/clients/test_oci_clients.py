@@ -118,7 +118,13 @@ def test_a_developer_signs_in_with_the_password_or_with_a_token_and_not_with_a_w
             signed_in(registry, stranger(name), secret).pull(there)
 
 
-COMMANDS = {"docker": ["docker pull", "docker tag"], "skopeo": ["skopeo"], "crane": ["crane manifest", "crane copy"], "oras": ["oras"], "helm": ["helm"]}
+COMMANDS = {
+    "docker": ["docker pull", "docker tag"],
+    "skopeo": ["skopeo"],
+    "crane": ["crane manifest", "crane copy"],
+    "oras": ["oras"],
+    "helm": ["helm"],
+}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
