@@ -1,4 +1,4 @@
-"""Django's SQLite backend, whose transactions wait for each other in line within a process.
+"""Django's SQLite backend, whose transactions wait for each other in a line of their own.
 
 SQLite has one writer. Who comes second sleeps and tries again, ever longer, up to a tenth of a second: with several threads
 that write, all of them sleep most of the time. A lock wakes the next at once; processes meet at the lock of a file beside
@@ -59,9 +59,11 @@ class _Turn:
         return True
 
     def give(self) -> None:
-        if self._file is not None:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._among_threads.release()
+        try:
+            if self._file is not None:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        finally:
+            self._among_threads.release()
 
     def forget(self) -> None:
         """Have no such file any more: in a child, which has none of the threads that hold it, so that it ends with the parent."""
