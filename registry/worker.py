@@ -171,7 +171,7 @@ class Worker(ThreadWorker):
             conn.init()
             conn.sock.setblocking(False)
             conn.sock.recv(len(conn.head))
-            head = answer.head + _date()
+            head = answer.head() + _date()
             if found is not None and file is not None:
                 self._in_thread(conn, _send_file, head, file, found.size)
                 return False

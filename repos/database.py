@@ -127,7 +127,10 @@ def insert(
 
 @contextlib.contextmanager
 def sent_together() -> Iterator[None]:
-    """Statements that give nothing go to the database one behind the other, without a wait for each: locks are held for less."""
+    """Statements go to the database one behind the other, without a wait for each: locks are held for less.
+
+    What they give is there when all have been sent.
+    """
     if connection.vendor == "postgresql":
         with connection.wrap_database_errors, connection.connection.pipeline():
             yield

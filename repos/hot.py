@@ -71,9 +71,8 @@ class Answer:
     body: bytes | None
     downloads: int
 
-    @property
     def head(self) -> bytes:
-        """All but the Date and the empty line."""
+        """All but the Date and the empty line; of one that is another each time, another each time."""
         return self.fixed + (_lines(self.basis.anew()) if self.basis.anew else b"")
 
     @property

@@ -170,11 +170,16 @@ def close(session: Upload) -> None:
     _write(session, session.offset)
 
 
+def cancel(session: Upload) -> None:
+    """Close the session (see `close`) and discard its parts."""
+    close(session)
+    discard_parts(session)
+
+
 def end(session: Upload) -> None:
-    """Close the session, unless another request has done so or goes on with it, and discard its parts."""
+    """The same, unless another request goes on with it or has ended it."""
     with contextlib.suppress(RangeRefused):
-        close(session)
-        discard_parts(session)
+        cancel(session)
 
 
 def discard_parts(session: Upload) -> None:

@@ -30,7 +30,7 @@ from problems import NotFound
 from repos.catalogue import Repo
 from repos.models import Aside, Asset, Change, Freshness, Lease, Repository
 from repos.publish.changes import lock_repository
-from repos.publish.commits import BATCH, Commit, New, Outcome, write_freshness
+from repos.publish.commits import Commit, New, Outcome, close_assets, write_freshness
 from repos.publish.contents import Bytes, lock_blobs, store_what_is_missing, with_durable_bytes
 from repos.publish.groups import commit_with_others
 
@@ -82,9 +82,7 @@ def close(repo: Repo, choose: Callable[[QuerySet[Asset]], QuerySet[Asset]], acto
             return None
         number = row.new_change(actor, Change.Action.DELETE, {"paths": sorted(chosen.values())})
         row.write()
-        ids = list(chosen)
-        for start in range(0, len(ids), BATCH):
-            Asset.objects.filter(pk__in=ids[start : start + BATCH]).update(until=number)
+        close_assets({number: list(chosen)})
     return number
 
 

@@ -9,6 +9,7 @@ from problems import NotFound
 from repos import database
 
 AT = "(SELECT changed_at FROM repos_repository WHERE id = %s)"
+"""When a change is: as its repository's row says, which is written before it."""
 
 
 @dataclass(slots=True)
@@ -31,7 +32,7 @@ class Locked:
         return self.head
 
     def write(self) -> None:
-        """At a time that is not before that of the changes before."""
+        """Insert the changes and move the row on to the last, at a time that is not before that of earlier ones."""
         if self.changes:
             now = database.clock(not_before="changed_at")
             sql = f"UPDATE repos_repository SET head = %s, changed_at = {now.text} WHERE id = %s"

@@ -111,7 +111,7 @@ def _insert_into(
         outcomes[id(commit)] = Outcome(row.head, bool(news))
     with database.sent_together():
         row.write()
-        _close(closed)
+        close_assets(closed)
         database.insert("repos_asset", [asset for _, asset in added])
         database.insert("repos_description", _descriptions(repo, (new for new, _ in added), blobs), or_nothing=True)
         database.insert("repos_reference", _references((new for new, _ in added), blobs), or_nothing=True)
@@ -131,11 +131,12 @@ def _end(commit: Commit) -> Problem | None:
     return None
 
 
-def _close(closed: Mapping[int, Sequence[int]]) -> None:
+def close_assets(closed: Mapping[int, Sequence[int]]) -> None:
     """Let assets end, by the numbers of the changes that they end with."""
     for number, ids in closed.items():
-        clause, values = database.among("id", ids)
-        database.run(f"UPDATE repos_asset SET until = %s WHERE {clause}", [number, *values])
+        for start in range(0, len(ids), BATCH):
+            clause, values = database.among("id", ids[start : start + BATCH])
+            database.run(f"UPDATE repos_asset SET until = %s WHERE {clause}", [number, *values])
 
 
 def _check_fence(commit: Commit) -> None:

@@ -152,8 +152,7 @@ def finish_upload(call: Call) -> HttpResponse:
 def cancel_upload(call: Call) -> HttpResponse:
     session = _own_session(call)
     with _told_where(call, session):
-        sessions.close(session)
-    sessions.discard_parts(session)
+        sessions.cancel(session)
     return HttpResponse(status=204, headers=API_VERSION)
 
 
