@@ -16,6 +16,7 @@ from accounts import scopes
 from accounts.actors import ANONYMOUS, Actor
 from accounts.epoch import Cache
 from accounts.globs import matches
+from accounts.grants import Entry, Kind, subject
 from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, GLOBAL_PERMISSIONS
 
 __all__ = ["ANONYMOUS", "Actor", "Grant", "Rights", "rights_of"]
@@ -28,11 +29,15 @@ FEW_SCOPES = 16
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Permissions on the repositories and paths that two globs match; on no repository, when the first is empty."""
+    """Permissions on the repositories and paths that two globs match; on no repository, when the first is empty.
+
+    `entry`: the stored grant that it is; None: it is not stored, but a token's scope or implied.
+    """
 
     permissions: frozenset[str]
     repository: str
     path: str
+    entry: Entry | None = None
 
     def covers(self, permission: str, repository: str, package: str | None) -> bool:
         if permission not in self.permissions:
@@ -71,7 +76,7 @@ class Rights:
 
     def plus(self, extra: Iterable[tuple[Iterable[str], str, str]]) -> Rights:
         """These rights and implied grants (permissions, repository glob, path glob), which scopes narrow too."""
-        more = tuple(Grant(frozenset(words), *where) for words, *where in extra)
+        more = tuple(Grant(frozenset(words), repository, path) for words, repository, path in extra)
         return replace(self, grants=self.grants + more) if more else self
 
     def narrowed_to(self, scopes: Iterable[str] | None) -> Rights:
@@ -107,7 +112,11 @@ def rights_of(actor: Actor, epoch: int) -> Rights:
 def _granted_to(user_id: int | None) -> tuple[Grant, ...]:
     with connection.cursor() as cursor:
         cursor.execute(_QUERY, {"user": user_id, "anonymous": ANONYMOUS_USER, "authenticated": AUTHENTICATED_GROUP})
-        return tuple(Grant(frozenset(json.loads(words)), *where) for words, *where in cursor.fetchall())
+        return tuple(_grant(*row) for row in cursor.fetchall())
+
+
+def _grant(words: str, role: str, kind: str, name: str, repository: str, path: str) -> Grant:
+    return Grant(frozenset(json.loads(words)), repository, path, Entry(role, *subject(Kind(kind), name), repository, path))
 
 
 def _scope(text: str) -> Grant:
@@ -121,17 +130,24 @@ _RIGHTS: Cache[Rights] = Cache(1000)
 
 _QUERY = """
 WITH asker AS (SELECT id FROM accounts_user WHERE id = %(user)s AND is_active),
+belonging AS (
+    SELECT group_id FROM accounts_user_groups WHERE user_id IN (SELECT id FROM asker)
+    UNION SELECT accounts_externalname.group_id FROM accounts_externalidentity
+        JOIN accounts_externalmembership ON accounts_externalmembership.identity_id = accounts_externalidentity.id
+        JOIN accounts_externalname ON accounts_externalname.name = accounts_externalmembership.name
+        WHERE accounts_externalidentity.user_id IN (SELECT id FROM asker)
+    UNION SELECT id FROM auth_group WHERE name = %(authenticated)s AND EXISTS (SELECT 1 FROM asker)
+),
 held AS (
-    SELECT permission_id, content_object_id FROM accounts_targetuserobjectpermission
+    SELECT permission_id, content_object_id, 'user' AS kind, accounts_user.username AS name
+    FROM accounts_targetuserobjectpermission JOIN accounts_user ON accounts_user.id = user_id
     WHERE user_id IN (SELECT id FROM asker UNION SELECT id FROM accounts_user WHERE username = %(anonymous)s)
-    UNION
-    SELECT permission_id, content_object_id FROM accounts_targetgroupobjectpermission
-    WHERE group_id IN (
-        SELECT group_id FROM accounts_user_groups WHERE user_id IN (SELECT id FROM asker)
-        UNION SELECT id FROM auth_group WHERE name = %(authenticated)s AND EXISTS (SELECT 1 FROM asker)
-    )
+    UNION ALL
+    SELECT permission_id, content_object_id, 'group', auth_group.name
+    FROM accounts_targetgroupobjectpermission JOIN auth_group ON auth_group.id = group_id
+    WHERE group_id IN (SELECT group_id FROM belonging)
 )
-SELECT accounts_role.permissions, accounts_target.repository, accounts_target.path
+SELECT accounts_role.permissions, accounts_role.name, held.kind, held.name, accounts_target.repository, accounts_target.path
 FROM held
 JOIN accounts_role ON accounts_role.permission_id = held.permission_id
 JOIN accounts_target ON accounts_target.id = held.content_object_id

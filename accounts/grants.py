@@ -45,8 +45,8 @@ def entries() -> list[Entry]:
     groups = TargetGroupObjectPermission.objects.values_list(
         "permission__role__name", "group__name", "content_object__repository", "content_object__path"
     )
-    of_users = [Entry(role, *_subject(Kind.USER, ANONYMOUS_USER, name), *where) for role, name, *where in users]
-    of_groups = [Entry(role, *_subject(Kind.GROUP, AUTHENTICATED_GROUP, name), *where) for role, name, *where in groups]
+    of_users = [Entry(role, *subject(Kind.USER, name), *where) for role, name, *where in users]
+    of_groups = [Entry(role, *subject(Kind.GROUP, name), *where) for role, name, *where in groups]
     return sorted(of_users + of_groups)
 
 
@@ -104,8 +104,10 @@ def checked(entry: Entry | tuple[str, str, str, str, str]) -> Entry:
     return Entry(role, str(kind), name, globs.checked(repository), "" if path == "**" else globs.checked(path))
 
 
-def _subject(kind: Kind, everybody: str, name: str) -> tuple[str, str]:
-    return (everybody, "") if name == everybody else (kind.value, name)
+def subject(kind: Kind, name: str) -> tuple[str, str]:
+    """To whom a row grants: the reserved user and group stand for everybody."""
+    everybody = (kind, name) in ((Kind.USER, ANONYMOUS_USER), (Kind.GROUP, AUTHENTICATED_GROUP))
+    return (name, "") if everybody else (kind.value, name)
 
 
 def _rows(entry: Entry) -> tuple[type[TargetUserObjectPermission] | type[TargetGroupObjectPermission], dict]:

@@ -30,9 +30,14 @@ class SavedWhole(models.Model):
 
 
 class User(SavedWhole, AbstractUser):
-    """A person, or a robot (`robot`): somebody who signs in with a password or with tokens."""
+    """A person, or a robot (`robot`): somebody who signs in with a password, with tokens, or by a source outside.
+
+    Who is not active was made so by an administrator or, when `suspended`, by the source that they come from, which may also
+    undo it.
+    """
 
     robot = models.BooleanField(default=False)
+    suspended = models.BooleanField(default=False)
 
 
 class ExternalName(models.Model):
@@ -45,6 +50,63 @@ class ExternalName(models.Model):
         default_permissions = ()
         constraints = [models.UniqueConstraint(fields=["group", "name"], name="one_external_name")]
         indexes = [models.Index(fields=["name"], name="external_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Source(models.Model):
+    """Who is believed about who somebody is: a directory, a provider, a trust. `settings`: its document, secrets sealed."""
+
+    class Kind(models.TextChoices):
+        DIRECTORY = "directory"
+        PROVIDER = "provider"
+        TRUST = "trust"
+
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    name = models.CharField(max_length=100)
+    settings = models.JSONField(default=dict)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["kind", "name"], name="one_source")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+class ExternalIdentity(models.Model):
+    """Whom a source calls `subject` is this user. The pair of issuer and subject is all that links them.
+
+    `issuer`: a provider's issuer, or `directory:` and a directory's name. `subject`: what the issuer never gives to anybody else,
+    such as `sub` (OpenID Connect Core section 2) or `entryUUID` (RFC 4530).
+    """
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="external_identities")
+    source = models.CharField(max_length=100, help_text="the name of the directory or provider")
+    issuer = models.CharField(max_length=500)
+    subject = models.CharField(max_length=255)
+    name = models.CharField(max_length=500, blank=True, help_text="by which the source finds them, such as a distinguished name")
+    seen_at = models.DateTimeField(help_text="when the source last vouched for them")
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["issuer", "subject"], name="one_external_identity")]
+        indexes = [models.Index(fields=["source"], name="external_source")]
+
+    def __str__(self) -> str:
+        return f"{self.subject} of {self.issuer}"
+
+
+class ExternalMembership(models.Model):
+    """An external group that an identity is in, as `ExternalName` has it. Which groups here that means is asked each time."""
+
+    identity = models.ForeignKey(ExternalIdentity, on_delete=models.CASCADE, related_name="memberships")
+    name = models.CharField(max_length=500)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["identity", "name"], name="one_external_membership")]
 
     def __str__(self) -> str:
         return self.name
@@ -148,3 +210,25 @@ class Epoch(models.Model):
     class Meta:
         default_permissions = ()
         constraints = [models.CheckConstraint(condition=models.Q(pk=1), name="one_epoch")]
+
+
+class Event(models.Model):
+    """One line of the audit, written by `accounts.audit` alone, and never changed."""
+
+    at = models.DateTimeField()
+    action = models.CharField(max_length=40)
+    refused = models.BooleanField(default=False)
+    actor = models.CharField(max_length=150, blank=True, help_text="who did it; empty: anonymous")
+    token = models.BigIntegerField(null=True, help_text="the id of the token that they used")
+    address = models.CharField(max_length=45, blank=True, help_text="where the request came from; empty: no request")
+    request = models.CharField(max_length=32, blank=True)
+    repository = models.CharField(max_length=100, blank=True)
+    subject = models.CharField(max_length=1024, blank=True, help_text="what it was done to: a path, a user, a token")
+    detail = models.JSONField(default=dict)
+    count = models.BigIntegerField(default=1, help_text="how many alike this line stands for")
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%dT%H:%M:%SZ} {self.actor or 'anonymous'} {self.action} {self.subject}"

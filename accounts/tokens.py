@@ -20,13 +20,12 @@ import problems
 from accounts import scopes as scope_rules
 from accounts.models import Token, User
 from accounts.permissions import ANONYMOUS_USER
+from basics.durations import duration
 
 SHOWN = 10
 """Characters of a secret that are kept, to tell tokens apart: `ent_` and six."""
 
 _SECRET = re.compile(r"ent_[A-Za-z0-9_-]{43}")
-_LIFETIME = re.compile(r"([0-9]{1,5})([mhdw])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def create(
@@ -91,11 +90,14 @@ def digest(secret: str) -> str:
 
 
 def lifetime(text: str) -> timedelta:
-    """A number and m, h, d or w, such as `90d`. Raises problems.Malformed."""
-    found = _LIFETIME.fullmatch(text)
-    if not found or not int(found[1]):
-        raise problems.Malformed(f"{text!r} is no lifetime: write a number and m, h, d or w, such as 90d.")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    """How long a token is to last, such as `90d`. Raises problems.Malformed."""
+    try:
+        found = duration(text)
+    except ValueError as error:
+        raise problems.Malformed(f"{error}.") from None
+    if not found:
+        raise problems.Malformed("The token would have expired already.")
+    return found
 
 
 _lock = threading.Lock()

@@ -10,25 +10,12 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from accounts.globs import compile_glob
+from basics.durations import duration
+from basics.sealing import unseal
 from repos import models
 from repos.format import Format, installed
-from repos.secrets import unseal
 
-DURATION = re.compile(r"(\d+)(s|m|h|d)")
 PORT = re.compile(r":[0-9]+$")
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-LONGEST = timedelta(days=36500)
-
-
-def duration(text: str) -> timedelta:
-    """`90s`, `10m`, `12h` or `30d` as a timedelta; ValueError for anything else, and for what is too long."""
-    match = DURATION.fullmatch(text)
-    if not match:
-        raise ValueError(f"{text!r} is no duration; write a number and s, m, h or d, such as 10m")
-    count, unit = int(match[1]), UNITS[match[2]]
-    if count > LONGEST / timedelta(**{unit: 1}):
-        raise ValueError(f"the longest duration is {LONGEST.days}d")
-    return timedelta(**{unit: count})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Asking an upstream over HTTP: one connector, with every rule of it in one place.
 
-Credentials are sent to the origin of the configured URL only, and only that may be inside (see `repos.egress`). Environment
+Credentials are sent to the origin of the configured URL only, and only that may be inside (see `basics.egress`). Environment
 proxies are not used, redirects are followed by hand, what comes too slowly is a failure however steadily it drips, and a body
 counts only if its framing says that it is whole. Who waits here holds no connection to the database, whatever was read before:
 connections are few, and one silent upstream would take them from all.
@@ -32,8 +32,9 @@ from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import TimeoutError as UrllibTimeout
 from urllib3.util import parse_url
 
+from basics import egress
 from problems import Problem, UpstreamFailed, silent
-from repos import database, egress
+from repos import database
 from repos.blobs import CHUNK
 from repos.catalogue import Upstream
 

@@ -28,12 +28,12 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from basics.sealing import seal, unseal
 from problems import Malformed, MediaRefused, MethodRefused, NotAcceptable, NotFound, PreconditionFailed, Problem, TooLarge
 from repos.api.permissions import ByHeader, caller_of, check_site
 from repos.caller import Caller, finish, problem_of, refusal
 from repos.configuration import documents
 from repos.configuration.fields import TextField, lines
-from repos.secrets import seal, unseal
 from repos.serve import base_url
 from repos.uploads import body_stream
 

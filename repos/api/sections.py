@@ -28,7 +28,7 @@ from repos.configuration import documents, engine
 from repos.configuration.accounts import grant_document
 from repos.configuration.engine import Step
 from repos.configuration.fields import TextField
-from repos.configuration.repositories import origin
+from repos.configuration.kept import origin
 from repos.configuration.section import Document, Section, shown
 from repos.configuration.singles import Single
 from repos.format import find, installed

@@ -3,6 +3,8 @@
 documents.py     files in, one document out; other products' forms are translated here
 fields.py        the words that documents are written in: durations, globs, secrets
 section.py       what a section is
+kept.py          secrets that are kept for others
+sources.py       what directories, providers and trusts have in common
 repositories.py  accounts.py  singles.py       the sections
 engine.py        apply, diff and export, for any section
 

@@ -16,7 +16,7 @@ from rest_framework import serializers
 
 from accounts import grants, permissions
 from accounts.grants import Entry, Kind
-from accounts.models import ExternalName, Role, User
+from accounts.models import ExternalIdentity, ExternalName, Role, User
 from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, BUILTIN_ROLES
 from problems import Malformed
 from repos.configuration.fields import ONE_LINE, FlagField, Item, Secret, SecretField, SetField, TextField, names, patterns
@@ -132,7 +132,7 @@ class Users(Section):
                     "name": user.username,
                     "robot": user.robot,
                     "email": user.email,
-                    "inactive": not user.is_active,
+                    "inactive": not user.is_active and not user.suspended,
                     "groups": sorted(group.name for group in user.groups.all()),
                 }
             )
@@ -140,7 +140,8 @@ class Users(Section):
         }
 
     def built_in(self) -> frozenset[str]:
-        return frozenset({ANONYMOUS_USER})
+        """Also those who come from a source outside, which says who there is."""
+        return frozenset({ANONYMOUS_USER, *ExternalIdentity.objects.values_list("user__username", flat=True)})
 
     def differs(self, before: Document, after: Document) -> list[str]:
         return [key for key in super().differs(before, after) if key != "password"]
@@ -154,7 +155,8 @@ class Users(Section):
     def write(self, item: Document, before: Document | None, actor: str) -> None:
         user = User.objects.filter(username=item["name"]).first() or User(username=item["name"])
         user.robot, user.email = bool(item.get("robot")), item.get("email", "")
-        user.is_active = not item.get("inactive")
+        if item.get("inactive") or not user.suspended:
+            user.is_active, user.suspended = not item.get("inactive"), False
         self._set_password(user, item.get("password"), new=before is None)
         user.save()
         user.groups.set(_groups(item))

@@ -12,7 +12,7 @@ from rest_framework import serializers
 
 import problems
 from accounts import globs
-from repos.catalogue import duration
+from basics.durations import duration
 
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ONE_LINE = RegexValidator(r"\A[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f\x85\u2028\u2029]*[^\s\x00-\x1f\x7f])?\Z",

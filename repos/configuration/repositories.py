@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
-from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
 from rest_framework import serializers
 
-from problems import Conflict, Malformed, Problem
+from basics.durations import duration
+from problems import Conflict, Malformed
 from repos import paths, publish
-from repos.catalogue import duration
 from repos.configuration.fields import DurationField, FlagField, Item, Secret, SecretField, TextField, patterns
+from repos.configuration.kept import opened, origin, sealed, stored, variable
 from repos.configuration.section import Document, Section, named, shown, without_defaults
 from repos.configuration.singles import check_hosts
 from repos.format import find, installed
 from repos.models import Asset, Repository
-from repos.secrets import seal, unseal
 
 KEY = r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?"
 SECRETS = ("password", "token")
-PORTS = {"http": 80, "https": 443}
 KINDS = Repository.Kind
 BELONGS_TO = {
     "upstreams": KINDS.REMOTE, "cache": KINDS.REMOTE, "include": KINDS.REMOTE, "exclude": KINDS.REMOTE, "offline": KINDS.REMOTE,
@@ -181,7 +178,7 @@ class Repositories(Section):
     def secret_differs(self, before: Document, after: Document) -> bool:
         """Also where the stored value cannot be read any more and the document has it."""
         old, new = _secrets(before), _secrets(after)
-        return any(secret.value and secret.value != _opened(old[place]) for place, secret in new.items() if place in old)
+        return any(secret.value and secret.value != opened(old[place]) for place, secret in new.items() if place in old)
 
     def lock(self, identities: Iterable[str]) -> None:
         """In the order in which `publish` locks several."""
@@ -236,34 +233,18 @@ def _check_member(virtual: Repository, member: Repository | None, key: str) -> N
 
 def _document(row: Repository) -> Document:
     upstreams = [
-        {word: Secret(value["env"], sealed=value["sealed"]) if word in SECRETS else value for word, value in upstream.items()}
+        {word: stored(value) if word in SECRETS else value for word, value in upstream.items()}
         for upstream in row.settings.get("upstreams", ())
     ]
     settings = {**row.settings, "upstreams": upstreams} if upstreams else row.settings
     return without_defaults({"key": row.key, "format": row.format, "kind": row.kind, **settings})
 
 
-def _opened(secret: Secret) -> str:
-    """The value of a stored secret; empty where it is unknown."""
-    try:
-        return unseal(secret.sealed)
-    except Problem:  # sealed under another key: as good as unknown, and applying the value again mends it
-        return ""
-
-
 def _named(value: Any, key: str, word: str, n: int, taken: set[str]) -> Any:
-    """A secret that was written out, with a name that no other has: a-b, a.b and a_b are three repositories.
-
-    Names are numbered by place, and those that are `taken` left out: they stand for what other upstreams of the item have.
-    """
+    """A secret that was written out, with a name that no other has; numbered by its upstream's place."""
     if not isinstance(value, Secret) or value.env:
         return value
-    place = re.sub(r"[^A-Z0-9]", "_", key.upper())
-    if "_" in key or "." in key:
-        place += f"_{hashlib.sha256(key.encode()).hexdigest()[:6].upper()}"
-    stem = f"ENTREPOT_SECRET_{place}_{word.upper()}"
-    numbered = (f"{stem}_{number}" if number > 1 else stem for number in count(n))
-    name = next(name for name in numbered if name not in taken)
+    name = variable((key, word), taken, first=n)
     taken.add(name)
     return Secret(name, value.value)
 
@@ -280,45 +261,14 @@ def _secrets(item: Document) -> dict[tuple[int, str], Secret]:
 
 def _sealed(upstream: Document, before: Document, key: str) -> Document:
     """An upstream as it is stored."""
+    others = before.get("upstreams", ())
+    known = [(_receivers(other), value) for other in others for value in other.values() if isinstance(value, Secret)]
     return {
-        word: {"env": value.env, "sealed": seal(_value(value, upstream, before, key))} if isinstance(value, Secret) else value
+        word: sealed(value, _receivers(upstream), known, key) if isinstance(value, Secret) else value
         for word, value in upstream.items()
     }
-
-
-def _value(secret: Secret, upstream: Document, before: Document, key: str) -> str:
-    """A secret's value: as it was given, else as it is stored under the same name for the same origin.
-
-    For another origin it must be given anew: who may change an address must not so learn a secret that is sent there.
-    """
-    if secret.value:
-        return secret.value
-    known = [
-        (_receivers(other), opened)
-        for other in before.get("upstreams", ())
-        for value in other.values()
-        if isinstance(value, Secret) and value == secret and (opened := _opened(value))
-    ]
-    for place, value in known:
-        if place == _receivers(upstream):
-            return value
-    if known:
-        raise Malformed(
-            f"{key}: {secret.env} is kept for the host it was given for; for another, give the secret itself anew",
-            rule="secret.origin",
-        )
-    raise Malformed(
-        f"{key}: there is no value for {secret.env}; set this environment variable where `apply` runs, or send the secret itself",
-        rule="secret.unset",
-    )
 
 
 def _receivers(upstream: Document) -> list[tuple[str, str | None, int | None]]:
     """The hosts that are sent an upstream's secrets."""
     return [origin(upstream[word]) for word in ("url", "auth") if word in upstream]
-
-
-def origin(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port of an upstream's address."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)

@@ -95,7 +95,8 @@ class Section:
 
     def export(self) -> Any:
         """What `check` takes, for everything that is stored."""
-        return [shown(item) for identity, item in sorted(self.stored().items()) if identity not in self.built_in()]
+        built_in = self.built_in()
+        return [shown(item) for identity, item in sorted(self.stored().items()) if identity not in built_in]
 
 
 def named(rows: Manager[Row], **name: str | None) -> QuerySet[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from datetime import timedelta
 
-from repos.catalogue import duration
+from basics.durations import duration
 
 
 def age(text: str) -> timedelta:

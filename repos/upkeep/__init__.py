@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from repos.catalogue import duration
+from basics.durations import duration
 from repos.models import Setting
 
 KEEP = timedelta(days=30)

@@ -9,9 +9,10 @@ from typing import Any
 
 from django.db.models import Exists, OuterRef
 
+from basics.durations import duration
 from problems import NotFound
 from repos import database, jobs, publish
-from repos.catalogue import duration, load_one
+from repos.catalogue import load_one
 from repos.models import Asset, Change, Repository
 
 BATCH = 500

@@ -28,8 +28,9 @@ from urllib.parse import urlsplit
 
 from django.db import connection
 
+from basics import egress
 from problems import Problem, UpstreamFailed, silent
-from repos import circuit, egress, upstream
+from repos import circuit, upstream
 from repos.catalogue import Upstream
 
 HEAD = 64 * 1024

@@ -7,7 +7,7 @@ library/   what the registry does not have by a name of one part is looked for t
            what a name means does not depend on what was asked before, but for what a digest names, which is the same in both
 lists      all pages of tags; referrers also from the tag in which registries without the API keep them
 
-What the registry names beyond its own address, a token service or a redirect's target, must be outside (`repos.egress`) and
+What the registry names beyond its own address, a token service or a redirect's target, must be outside (`basics.egress`) and
 gets no credentials, unless the configuration names it (`auth`).
 """
 

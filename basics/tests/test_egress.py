@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from basics import egress
 from problems import UpstreamFailed, UpstreamTimeout
-from repos import egress
 from tests.parts.upstream import full
 
 PUBLIC = ["93.184.215.14", "8.8.8.8", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:8.8.8.8", "64:ff9b::808:808"]
