@@ -12,8 +12,8 @@ from django.core.management.base import CommandError
 from django.test import override_settings
 
 from accounts.models import User
+from basics import sealing
 from problems import Malformed, Problem
-from repos import secrets as sealing
 from repos.catalogue import load_one
 from repos.configuration import engine
 from repos.configuration.tests.parts import SECRETS, document, everything, local, remote, whole
