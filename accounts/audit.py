@@ -7,37 +7,14 @@ notice   something that may come in floods, such as refusals
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 from django.utils import timezone
 
 from accounts.models import Event
+from accounts.origin import Origin, enter, entered, here
 
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who acts, by which token, from which address, in which request. A job, or a command, has no address."""
-
-    actor: str = ""
-    token: int | None = None
-    address: str = ""
-    request: str = ""
-
-
-_NOBODY = Origin()
-_HERE: ContextVar[Origin] = ContextVar("origin", default=_NOBODY)
-
-
-def here() -> Origin:
-    """The origin of what this thread does now."""
-    return _HERE.get()
-
-
-def enter(origin: Origin) -> None:
-    """Say who acts in this thread from now on, until somebody else does."""
-    _HERE.set(origin)
+__all__ = ["Origin", "enter", "entered", "here", "notice", "record"]
 
 
 def record(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
+from accounts import audit
 from accounts.access import Rights, rights_of
 from accounts.actors import Actor, Identity
 from accounts.authenticate import CHALLENGE, authenticate
@@ -39,13 +43,51 @@ class Caller:
         return self.catalogue.repositories
 
 
+@contextlib.contextmanager
+def arriving(request: HttpRequest) -> Iterator[None]:
+    """What is done in the block is done for this request: by nobody who is known yet. Every door answers within it."""
+    with audit.entered(audit.Origin(address=address_of(request), request=secrets.token_hex(8))):
+        yield
+
+
+def address_of(request: HttpRequest) -> str:
+    """Where a request comes from: the peer or, where that is a proxy of ours (ENTREPOT_PROXIES), whom it says it asks for.
+
+    X-Forwarded-For grows to the right at each proxy: of its entries counts the last that is no proxy of ours, since what stands
+    before it anybody may have written. No other header is looked at, Forwarded (RFC 7239) least of all: a proxy that writes
+    one of the two hands on the other as a client sent it.
+    """
+    address = _address(request.META.get("REMOTE_ADDR", ""))
+    hops = request.headers.get("X-Forwarded-For", "").split(",")
+    while address is not None and hops and settings.ENTREPOT.trusts(address):
+        before = _address(hops.pop())
+        if before is None:
+            break
+        address = before
+    return "" if address is None else str(address)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address as it is told, perhaps with a port; of an IPv4 address in the form of IPv6 that itself."""
+    host = text.strip()
+    if host.startswith("[") or host.count(":") == 1:
+        host = host.removeprefix("[").partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def recognise(request: HttpRequest) -> Caller:
     """Who sent the request. Raises Unauthenticated where credentials were sent and are wrong."""
     return known(request, authenticate(request.headers.get("Authorization")))
 
 
 def known(request: HttpRequest, identity: Identity) -> Caller:
-    """Who sent the request, which has said so in a way of its own."""
+    """Who sent the request, which has said so in a way of its own. What this thread does from now on, they do."""
+    actor = identity.actor
+    audit.enter(replace(audit.here(), actor="" if actor.anonymous else actor.name, token=actor.token_id))
     if identity.actor.token_id is not None:
         usage.write_soon()
     there = catalogue.load(identity.epoch)
@@ -82,8 +124,13 @@ def refusal(problem: Problem, media_type: str, content: bytes, challenge: str = 
 
 
 def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """What holds for every answer: content is never taken for a page of ours, and HEAD has no body."""
+    """What holds for every answer: content is never taken for a page of ours, and HEAD has no body.
+
+    Writes and refusals tell the request's id; not what is kept to be given again (see `repos.hot`), which does nothing.
+    """
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    if (request.method not in ("GET", "HEAD") or response.status_code >= 400) and not hasattr(response, "basis"):
+        response.headers["X-Request-Id"] = audit.here().request
     response.headers.setdefault("Content-Security-Policy", "sandbox; default-src 'none'")
     if isinstance(response, HttpResponse) and response.status_code not in (204, 304):
         response.headers.setdefault("Content-Length", str(len(response.content)))

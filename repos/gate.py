@@ -19,7 +19,7 @@ from accounts.actors import Actor
 from problems import Forbidden, Malformed, MethodRefused, Problem, Unauthenticated, absent
 from repos import hot, paths
 from repos.call import Call
-from repos.caller import READ, Caller, finish, problem_of, recognise, refusal
+from repos.caller import READ, Caller, arriving, finish, problem_of, recognise, refusal
 from repos.catalogue import Repo
 from repos.format import Format, Route
 
@@ -32,14 +32,15 @@ def door(form: Format) -> Callable[[HttpRequest], HttpResponseBase]:
 
     @csrf_exempt  # clients carry credentials in each request; a browser's session is not accepted here
     def answer(request: HttpRequest) -> HttpResponseBase:
-        target = _target(request).removeprefix(f"/{form.mount}")
-        try:
-            response = _page(request, form, target) or _artefact(request, form, target)
-        except Exception as error:
-            response = _refused(request, form, target, problem_of(request, error))
-        response = finish(request, response)
-        hot.keep(request, response)
-        return response
+        with arriving(request):
+            target = _target(request).removeprefix(f"/{form.mount}")
+            try:
+                response = _page(request, form, target) or _artefact(request, form, target)
+            except Exception as error:
+                response = _refused(request, form, target, problem_of(request, error))
+            response = finish(request, response)
+            hot.keep(request, response)
+            return response
 
     return answer
 

@@ -176,7 +176,8 @@ def test_hidden_and_absent_are_the_same_answer(world, path, name, cast, method):
         def alike(text: str, one: str = one) -> str:
             return text.replace(f"/{path.format(one)}", "/N").replace(f"{one} is not", "N is not").replace(f"{one} 1", "N 1")
 
-        headers = {key: alike(value) for key, value in answer.headers.items() if key not in ("Date", "Content-Length")}
+        own = ("Date", "X-Request-Id", "Content-Length")
+        headers = {key: alike(value) for key, value in answer.headers.items() if key not in own}
         told.add((answer.status, alike(answer.reason), alike(answer.body.decode()), tuple(sorted(headers.items()))))
     assert len(told) == 1
     assert told.pop()[0] in (401, 404, 405)
