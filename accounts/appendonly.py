@@ -1,7 +1,7 @@
 """The database itself keeps the audit: triggers refuse to change a line, and to remove one that is younger than a day.
 
 Retention (`repos.upkeep.audit`) removes what is older, so a day is what a configuration of any kind leaves to be looked at.
-Whoever owns the table can remove the triggers too; what such a person must not be able to take away is exported elsewhere in time.
+Whoever owns the table can remove the triggers too; what such a person must not be able to take away is exported in time.
 """
 
 from __future__ import annotations
