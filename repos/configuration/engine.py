@@ -17,9 +17,9 @@ from repos.configuration.accounts import Grants, Groups, Roles, Users, somebody_
 from repos.configuration.fields import unknown
 from repos.configuration.repositories import Repositories
 from repos.configuration.section import Document, Section, secrets_in, shown
-from repos.configuration.singles import Egress, History, Hosts
+from repos.configuration.singles import Audit, Egress, History, Hosts
 
-SECTIONS: tuple[Section, ...] = (Roles(), Groups(), Users(), Repositories(), History(), Egress(), Hosts(), Grants())
+SECTIONS: tuple[Section, ...] = (Roles(), Groups(), Users(), Repositories(), History(), Audit(), Egress(), Hosts(), Grants())
 """In the order in which they are written, so that what is named is there already. They are removed from the other way round."""
 
 
@@ -41,7 +41,6 @@ class Step:
         for key in self.keys:
             before, after = (_json(item.get(key)) for item in (self.before or {}, self.after or {}))
             yield f"{key} {before} -> {after}" if before != after else f"{key} has another value"
-
 
     def line(self) -> audit.Line:
         """What the audit keeps of it: what was and what is, of what differs; secrets by their names alone."""
@@ -135,7 +134,7 @@ def _carry_out(plan: Callable[[bool], list[Step]], *, actor: str, guard: Guard |
 def export() -> dict[str, Any]:
     """The document that `apply` takes, of all that is stored. Secrets are the names of environment variables."""
     sections = {section.name: section.export() for section in SECTIONS}
-    order = ("repositories", "history", "egress", "hosts", "roles", "groups", "users", "grants")
+    order = ("repositories", "history", "audit", "egress", "hosts", "roles", "groups", "users", "grants")
     return {"version": documents.VERSION, **{name: sections[name] for name in order if sections[name]}}
 
 

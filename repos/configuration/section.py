@@ -21,6 +21,8 @@ class Section:
     name: ClassVar[str]
     item: ClassVar[type[Item]]
     identity_key: ClassVar[str] = "name"
+    address: ClassVar[str] = ""
+    """Where the API has it, where that is not its name."""
     permission: ClassVar[str] = "system:manage"
     """What it takes to change it."""
 
