@@ -83,9 +83,9 @@ def read_place(text: str) -> Place:
     """Raises Malformed."""
     at, _, number = text.rpartition("/")
     try:
-        if not number.isascii() or not number.isdigit() or int(number) >= 2**63:
-            raise ValueError
         moment = datetime.fromisoformat(at)
+        if moment.tzinfo is None or not number.isascii() or not number.isdigit() or int(number) >= 2**63:
+            raise ValueError
         return moment.astimezone(UTC), int(number)
     except (ValueError, OverflowError):
         raise Malformed("this is no line's place; take `place` of the last line that you have", rule="audit.place") from None
