@@ -16,6 +16,7 @@ from django.db import models, transaction
 from guardian.models import GroupObjectPermissionBase, UserObjectPermissionBase
 
 from accounts import globs, permissions
+from basics.columns import BytesOrderedField, Clock
 
 
 class SavedWhole(models.Model):
@@ -213,9 +214,12 @@ class Epoch(models.Model):
 
 
 class Event(models.Model):
-    """One line of the audit, written by `accounts.audit` alone, and never changed."""
+    """One line of the audit, written by `accounts.audit` alone, and never changed: see `accounts.appendonly`.
 
-    at = models.DateTimeField()
+    Lines are ordered by (at, id).
+    """
+
+    at = models.DateTimeField(db_default=Clock(), help_text="when it was written, by the database's clock")
     action = models.CharField(max_length=40)
     refused = models.BooleanField(default=False)
     actor = models.CharField(max_length=150, blank=True, help_text="who did it; empty: anonymous")
@@ -223,12 +227,20 @@ class Event(models.Model):
     address = models.CharField(max_length=45, blank=True, help_text="where the request came from; empty: no request")
     request = models.CharField(max_length=32, blank=True)
     repository = models.CharField(max_length=100, blank=True)
-    subject = models.CharField(max_length=1024, blank=True, help_text="what it was done to: a path, a user, a token")
+    subject = BytesOrderedField(max_length=1024, blank=True, help_text="what it was done to: a path, a user, a token")
     detail = models.JSONField(default=dict)
     count = models.BigIntegerField(default=1, help_text="how many alike this line stands for")
 
     class Meta:
         default_permissions = ()
+        indexes = [
+            models.Index(fields=["at", "id"], name="event_at"),
+            models.Index(fields=["actor", "at", "id"], name="event_actor"),
+            models.Index(fields=["action", "at", "id"], name="event_action"),
+            models.Index(fields=["repository", "at", "id"], name="event_repository"),
+            models.Index(fields=["subject", "at", "id"], name="event_subject"),
+            models.Index(fields=["at", "id"], condition=models.Q(refused=True), name="event_refused"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%dT%H:%M:%SZ} {self.actor or 'anonymous'} {self.action} {self.subject}"

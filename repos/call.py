@@ -34,6 +34,10 @@ class Query:
         package = self.repo.format.package(self.path) or None
         return [repo for repo in self.repo.answering if self.may("artifact:read", repo, package)]
 
+    def logs(self, holder: int) -> bool:
+        """Whether downloads of what the repository with this id holds are logged: that asks for it, or the one that was asked."""
+        return self.repo.log_downloads or any(repo.log_downloads for repo in self.repo.answering if repo.id == holder)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Call(Query):

@@ -15,11 +15,12 @@ from urllib.parse import quote, urlsplit
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
+from accounts.access import Rights
 from accounts.actors import Actor
 from problems import Forbidden, Malformed, MethodRefused, Problem, Unauthenticated, absent
 from repos import hot, paths
 from repos.call import Call
-from repos.caller import READ, Caller, finish, problem_of, recognise, refusal
+from repos.caller import READ, Caller, arriving, finish, note_refusal, problem_of, recognise, refusal
 from repos.catalogue import Repo
 from repos.format import Format, Route
 
@@ -32,14 +33,15 @@ def door(form: Format) -> Callable[[HttpRequest], HttpResponseBase]:
 
     @csrf_exempt  # clients carry credentials in each request; a browser's session is not accepted here
     def answer(request: HttpRequest) -> HttpResponseBase:
-        target = _target(request).removeprefix(f"/{form.mount}")
-        try:
-            response = _page(request, form, target) or _artefact(request, form, target)
-        except Exception as error:
-            response = _refused(request, form, target, problem_of(request, error))
-        response = finish(request, response)
-        hot.keep(request, response)
-        return response
+        with arriving(request):
+            target = _target(request).removeprefix(f"/{form.mount}")
+            try:
+                response = _page(request, form, target) or _artefact(request, form, target)
+            except Exception as error:
+                response = _refused(request, form, target, problem_of(request, error))
+            response = finish(request, response)
+            hot.keep(request, response)
+            return response
 
     return answer
 
@@ -69,7 +71,10 @@ def enter(request: HttpRequest, form: Format, target: str) -> tuple[Call, Route,
     caller = recognise(request)
     key, repo, path, root = _named(caller, request, form, target)
     package = form.package(path)
+    request.asked_for = key, path  # type: ignore[attr-defined]
     if repo is None or not _visible(caller, key, package):
+        if repo is not None and not caller.actor.anonymous:
+            _note(request, Forbidden("", rule=READ))  # which is told as if it were not there
         raise _hidden(caller.actor, path)
     route, names = _route(form, request.method or "", path)
     if route.action == "read" and not caller.rights.allows(READ, key, package or None):
@@ -78,6 +83,8 @@ def enter(request: HttpRequest, form: Format, target: str) -> tuple[Call, Route,
     if route.action != "read":
         repo = _writable(repo)
         if not caller.rights.allows(f"artifact:{route.action}", repo.key, package):
+            if caller.actor.by_pass and not _own(caller).allows(f"artifact:{route.action}", repo.key, package):
+                _note(request, Forbidden("", rule=f"artifact:{route.action}"))  # no other pass would do either
             raise _not_allowed(caller.actor, route.action, asked, package)
     accept = request.headers.get("Accept", "")
     call = Call(
@@ -89,8 +96,22 @@ def enter(request: HttpRequest, form: Format, target: str) -> tuple[Call, Route,
 
 def _visible(caller: Caller, key: str, package: str) -> bool:
     """Whether the caller may know of it. What a pass narrows is what they do, not what they know."""
-    rights = caller.rights.narrowed_to(None) if caller.actor.by_pass else caller.rights
+    rights = _own(caller) if caller.actor.by_pass else caller.rights
     return rights.allows(READ, key, package or None)
+
+
+def _own(caller: Caller) -> Rights:
+    """What the caller may without regard to what a pass says."""
+    return caller.rights.narrowed_to(None)
+
+
+VERBS = {"GET": "read", "HEAD": "read", "DELETE": "delete"}
+"""What methods are for; all others write."""
+
+
+def _note(request: HttpRequest, problem: Problem) -> None:
+    key, path = getattr(request, "asked_for", ("", ""))
+    note_refusal(request, problem, f"artifact.{VERBS.get(request.method or '', 'write')}", repository=key, subject=path)
 
 
 def _named(caller: Caller, request: HttpRequest, form: Format, target: str) -> tuple[str, Repo | None, str, str]:
@@ -102,6 +123,7 @@ def _named(caller: Caller, request: HttpRequest, form: Format, target: str) -> t
 
 
 def _refused(request: HttpRequest, form: Format, target: str, problem: Problem) -> HttpResponse:
+    _note(request, problem)
     challenge = ""
     if isinstance(problem, Unauthenticated):
         try:

@@ -84,10 +84,10 @@ def note(response: HttpResponseBase, call: Call, found: Found) -> None:
     """Say what an answer rests on: that this asset stands, and, in a virtual repository, that no local one before it has changed.
 
     Not where an upstream would be asked again some day, of this document or by a member that goes first; nor of what was
-    asked for with a password, which may be changed.
+    asked for with a password, which may be changed, nor where each download is logged.
     """
     asker = _asker(call)
-    if asker is None or not _settled(call, found):
+    if asker is None or not _settled(call, found) or call.logs(found.repository_id):
         return
     facts = asker | {("asset", found.asset_id, 0)} | {("head", number, head) for number, head in found.heads}
     response.basis = Basis(facts, call.actor.until, found)  # type: ignore[attr-defined]

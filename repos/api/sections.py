@@ -344,6 +344,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "users": {"robot": True},
     "grants": {"role": "reader", "authenticated": True, "repositories": ["go-*"]},
     "history": {"keep": "90d"},
+    "audit": {"keep": "400d", "most": 5_000_000},
     "egress": {"allow": ["10.1.0.0/16"]},
     "hosts": {"docker.example.org": "images"},
 }

@@ -105,6 +105,21 @@ class JobShape(JobLineShape):
     result = serializers.DictField()
 
 
+class EventShape(Shape):
+    place = serializers.CharField(help_text="where it stands: an export goes on `after` it")
+    at = serializers.DateTimeField(help_text="when it was written")
+    action = serializers.CharField(help_text="such as artifact.publish, configuration.change, sign-in")
+    refused = serializers.BooleanField()
+    actor = serializers.CharField(allow_blank=True, help_text="empty: anonymous")
+    token = serializers.IntegerField(allow_null=True, help_text="the id of the token that they used")
+    address = serializers.CharField(allow_blank=True, help_text="where the request came from; empty: it was none")
+    request = serializers.CharField(allow_blank=True, help_text="as X-Request-Id told; or a job, or a command")
+    repository = serializers.CharField(allow_blank=True)
+    subject = serializers.CharField(allow_blank=True, help_text="what it was done to")
+    detail = serializers.DictField()
+    count = serializers.IntegerField(help_text="how many alike it stands for")
+
+
 class LineShape(Shape):
     at = serializers.DateTimeField()
     text = serializers.CharField(allow_blank=True)

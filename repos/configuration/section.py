@@ -21,6 +21,8 @@ class Section:
     name: ClassVar[str]
     item: ClassVar[type[Item]]
     identity_key: ClassVar[str] = "name"
+    address: ClassVar[str] = ""
+    """Where the API has it, where that is not its name."""
     permission: ClassVar[str] = "system:manage"
     """What it takes to change it."""
 
@@ -93,6 +95,10 @@ class Section:
     def check_whole(self) -> None:
         """Whether all that is stored fits together; called in the transaction, after all was written."""
 
+    def told(self, item: Document) -> Document:
+        """An item as the audit tells of it."""
+        return dict(shown(item))
+
     def export(self) -> Any:
         """What `check` takes, for everything that is stored."""
         built_in = self.built_in()
@@ -118,3 +124,11 @@ def shown(value: Any) -> Any:
     if isinstance(value, list):
         return [shown(inner) for inner in value]
     return value
+
+
+def secrets_in(value: Any, place: str = "") -> list[str]:
+    """The places of the secrets in an item that were given with their value."""
+    if isinstance(value, Secret):
+        return [place] if value.value else []
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, one in inner for found in secrets_in(one, f"{place}.{key}" if place else str(key))]
