@@ -2,8 +2,9 @@
 
 What failed lately is counted for a name from an address, for an address, and for a name; over a number of failures each
 further one makes it wait twice as long as the last. Who waits is refused before the password is looked at, also with the right
-one: else it would be worth to go on guessing. A name that is locked out from one address is free from others, but for a limit that is too
-slow to hurt anybody but many who guess together. Nobody learns whether there is such a user: every name is counted alike.
+one: else it would be worth to go on guessing. A name that is locked out from one address is free from others, but for a limit
+that is too slow to hurt anybody but many who guess together. Nobody learns whether there is such a user: every name is counted
+alike.
 
 Tokens are no part of it: there is nothing to guess.
 """

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from accounts.directories import settings
@@ -20,7 +21,7 @@ from repos.configuration.section import Document
 from repos.configuration.sources import Sources
 
 LONGEST_TIMEOUT = "30s"
-NAME = r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?"
+NAME = RegexValidator(r"\A[a-z0-9]([a-z0-9._-]*[a-z0-9])?\Z", "a directory's name has lower-case letters, digits and . - _")
 
 
 class FilterField(TextField):
@@ -73,8 +74,7 @@ class DirectoryGroups(Item):
 
 
 class DirectoryItem(Item):
-    name = serializers.RegexField(rf"\A{NAME}\Z", max_length=50,
-                                  error_messages={"invalid": "a directory's name has lower-case letters, digits, . - _"})  # fmt: skip
+    name = TextField(max_length=50, validators=[NAME])
     url = AddressField(max_length=500)
     replicas = serializers.ListField(child=AddressField(max_length=500), required=False, max_length=10)
     start_tls = FlagField(required=False)

@@ -153,6 +153,10 @@ class Slapd:
             for name, value in values.items():
                 connection.modify_s(dn, [(ldap.MOD_REPLACE, name, None if value is None else _bytes(value))])
 
+    def move(self, dn: str, name: str, below: str) -> None:
+        with self._bound() as connection:
+            connection.rename_s(dn, name, below)
+
     def _bound(self) -> Any:
         import ldap
 
@@ -180,7 +184,8 @@ class _Closing:
 
 def _beginning() -> str:
     units = [f"dn: {dn}\nobjectClass: organizationalUnit\nou: {dn[3:].partition(',')[0]}\n" for dn in (PEOPLE, GROUPS, AD)]
-    service = f"dn: {SERVICE}\nobjectClass: organizationalRole\nobjectClass: simpleSecurityObject\ncn: entrepot\nuserPassword: {SERVICE_PASSWORD}\n"
+    kinds = "objectClass: organizationalRole\nobjectClass: simpleSecurityObject"
+    service = f"dn: {SERVICE}\n{kinds}\ncn: entrepot\nuserPassword: {SERVICE_PASSWORD}\n"
     return "\n".join(
         [f"dn: {BASE}\nobjectClass: dcObject\nobjectClass: organization\no: example\ndc: example\n", *units, service]
     )
