@@ -16,7 +16,7 @@ import pytest
 
 from tests.parts.api import ADMIN, Api, rule
 from tests.parts.server import Answer, Server
-from tests.parts.slapd import AD, BASE, GROUPS, PEOPLE, SERVICE, SERVICE_PASSWORD, SIZE_LIMIT, Slapd, make_certificates
+from tests.parts.slapd import AD, BASE, GROUPS, PEOPLE, SERVICE, SERVICE_PASSWORD, SIZE_LIMIT, Slapd, make_certificates, program
 
 pytest.importorskip("ldap", reason="python-ldap is not installed, so there is no LDAP")
 PASSWORD = "the password of everybody"
@@ -29,6 +29,10 @@ MANY = 1100
 
 @pytest.fixture(scope="module")
 def slapd() -> Iterator[Slapd]:
+    try:
+        program()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
     one = Slapd()
     yield one
     one.end()

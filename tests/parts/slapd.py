@@ -239,6 +239,13 @@ def _free_ports(count: int) -> list[int]:
             probe.close()
 
 
+def headers() -> None:
+    """Raises FileNotFoundError where those are missing that python-ldap is built with."""
+    for name in ("ldap.h", "sasl/sasl.h"):
+        if not Path("/usr/include", name).exists():
+            raise FileNotFoundError("python-ldap cannot be built: apt-get install libldap2-dev libsasl2-dev")
+
+
 def program(name: str = "slapd") -> str:
     """FileNotFoundError where it is not installed."""
     found = shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/libexec")
