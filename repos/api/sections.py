@@ -172,6 +172,17 @@ class Repositories(Shelf):
                 raise Malformed(f"{key}: its member {member} does not exist", rule="repository.members")
 
 
+class Directories(Shelf):
+    def check(self, caller: Caller, steps: Iterable[Step]) -> None:
+        """Which files of the server are read is for who manages the server to say."""
+        steps = list(steps)
+        super().check(caller, steps)
+        for step in steps:
+            ca = (step.after or {}).get("ca", "")
+            if ca and ca != (step.before or {}).get("ca") and not caller.rights.allows_globally("system:manage"):
+                raise Forbidden(f"{step.identity}: to name a file on the server as ca takes system:manage", rule="directory.ca")
+
+
 class Users(Shelf):
     """A user sees themself. A password is never told."""
 
@@ -211,7 +222,9 @@ class Grants(Shelf):
         return {"id": self.name(identity), **grant_document(item["entry"])}
 
 
-SPECIAL: dict[str, type[Shelf]] = {"repositories": Repositories, "users": Users, "grants": Grants}
+SPECIAL: dict[str, type[Shelf]] = {
+    "repositories": Repositories, "directories": Directories, "users": Users, "grants": Grants,
+}  # fmt: skip
 SHELVES = {section.name: SPECIAL.get(section.name, Shelf)(section) for section in engine.SECTIONS}
 
 
@@ -340,6 +353,7 @@ class One(OfSection):
 EXAMPLES: dict[str, dict[str, Any]] = {
     "repositories": {"format": min(installed()), "kind": "local", "description": "what we build"},
     "roles": {"permissions": ["artifact:read", "artifact:write"]},
+    "directories": {"url": "ldaps://ldap.example.org", "users": {"base": "ou=people,dc=example,dc=org"}},
     "groups": {"external": ["sso:team-a"]},
     "users": {"robot": True},
     "grants": {"role": "reader", "authenticated": True, "repositories": ["go-*"]},
