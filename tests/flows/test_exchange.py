@@ -196,10 +196,16 @@ def _by_own_key(**head: Any) -> Any:
     return lambda issuer: issuer.token(GITHUB, key=OTHER_RSA, head=head)
 
 
+def _changed(token: str, **claims: Any) -> str:
+    head, _, signature = token.split(".")
+    said = jwt.decode(token, options={"verify_signature": False})
+    return f"{head}.{_encoded({**said, **claims})}.{signature}"
+
+
 OWN = key_set(mine=OTHER_RSA)["keys"][0]
 FORGED = {
     "alg none": _unsigned,
-    "alg None in other case": lambda issuer: _unsigned(issuer).replace(_encoded({"alg": "none", "typ": "JWT"}), _encoded({"alg": "nOnE"})),
+    "alg none in another case": lambda issuer: f"{_encoded({'alg': 'nOnE'})}.{_encoded(_claims(issuer))}.",
     "the public key as a secret": _by_public_key,
     "a key that it brings along": _by_own_key(jwk=OWN),
     "a key at an address that it names": _by_own_key(jku="https://evil.example.org/keys"),
@@ -207,9 +213,7 @@ FORGED = {
     "a key that is unknown": _by_own_key(kid="two"),
     "another key under a known name": _by_own_key(),
     "a signature that is gone": lambda issuer: issuer.token(GITHUB).rpartition(".")[0] + ".",
-    "claims changed afterwards": lambda issuer: ".".join(
-        (issuer.token(GITHUB).split(".")[0], _encoded({**_claims(issuer), "repository": "corp/other"}), issuer.token(GITHUB).split(".")[2])
-    ),
+    "claims changed afterwards": lambda issuer: _changed(issuer.token(GITHUB), repository="corp/other"),
     "another issuer": lambda issuer: issuer.token(GITHUB, iss="https://ci.example.org"),
     "the issuer with a slash": lambda issuer: issuer.token(GITHUB, iss=issuer.url + "/"),
     "another audience": lambda issuer: issuer.token(GITHUB, aud="entrepot2"),
@@ -228,7 +232,6 @@ def test_what_the_issuer_did_not_sign_for_this_server_and_this_moment_gets_nothi
     before = world.tokens()
     answer = world.exchange(forge(world.issuer))
     assert (answer.status, json.loads(answer.body)["error"]) == (400, "invalid_request"), answer
-    assert "no-store" in answer.headers.get("Cache-Control", "no-store")
     assert world.tokens() == before
     assert not any("evil" in path for path, _ in world.issuer.seen)
 
@@ -349,11 +352,11 @@ def test_what_a_trust_gave_is_over_after_its_lifetime_and_its_row_goes_later(wor
         assert time.monotonic() < deadline
     (number,) = world.server.query("SELECT max(id) FROM accounts_token WHERE trust = 'second'")
     assert api.read(f"tokens/{number}/")["trust"] == "second"
-    world.server.manage("job", "run", "tokens")
+    world.server.manage("job", "run", "tokens", "--wait")
     assert api.get(f"tokens/{number}/").status == 200
     long_ago = (datetime.now() - timedelta(days=8)).strftime("%Y-%m-%d %H:%M:%S")
     world.server.execute(f"UPDATE accounts_token SET expires_at = '{long_ago}' WHERE id = {number}")
-    world.server.manage("job", "run", "tokens")
+    world.server.manage("job", "run", "tokens", "--wait")
     assert api.get(f"tokens/{number}/").status == 404
     assert world.server.query("SELECT count(*) FROM accounts_event WHERE action = 'token.forget'") == (1,)
 
