@@ -59,7 +59,7 @@ TABLE = {
     ("GET", "v1/trusts/<path:name>/"): ("trusts/standing/", None, USERS_ITEM),
     ("PUT", "v1/trusts/<path:name>/"): ("trusts/standing/", TRUST, USERS_ITEM),
     ("DELETE", "v1/trusts/<path:name>/"): ("trusts/doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
-    ("POST", "v1/exchange/"): ("exchange/", None, "400 400 400 400 400 400 400"),
+    ("POST", "v1/exchange/"): ("exchange/", None, "415 415 415 415 415 415 415"),
     ("GET", "v1/history/"): ("history/", None, CONFIGURATION),
     ("PUT", "v1/history/"): ("history/", {}, CONFIGURATION),
     ("GET", "v1/egress/"): ("egress/", None, CONFIGURATION),
