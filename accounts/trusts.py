@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 
 from accounts import audit, globs, scopes, sources, tokens
@@ -28,10 +30,16 @@ LIFETIME = timedelta(minutes=15)
 """Of the tokens that a trust gives, where it says nothing."""
 RUNS = ("run_id", "job_id", "jti")
 """Claims that tell one run of a job from another, the first that there is."""
+AT_ONCE = 8
+"""How many tokens a process checks at once: anybody may send some, and an issuer that is silent holds up whoever checks."""
+PATIENCE = 0.2
+"""Seconds that a token waits for its turn."""
 TOLD = 200
 """Characters of a claim that are told."""
 
 Pattern = str | int | float | bool | list[Any] | Mapping[str, Any]
+
+_TURNS = threading.BoundedSemaphore(AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,12 @@ def exchange(asked: Asked, trusts: Sequence[Trust]) -> tuple[Token, str]:
     if robot is None:
         raise _refused(f"{trust.name}: there is no active robot {trust.robot}", issuer=issuer, claims=claims)
     told = {"trust": trust.name, "issuer": issuer, **_who(claims)}
-    return tokens.give(robot, _job(claims), timezone.now() + trust.lifetime, wanted, trust.name, told)
+    with transaction.atomic():
+        # Who removes or changes the trust waits for this row, and then ends what was given.
+        standing = Source.objects.select_for_update().filter(kind=Source.Kind.TRUST, name=trust.name).first()
+        if standing is not None and _trust(standing.name, standing.settings, trust.issuer.allowed) == trust:
+            return tokens.give(robot, _job(claims), timezone.now() + trust.lifetime, wanted, trust.name, told)
+    raise _refused(f"{trust.name}: it has just been changed", issuer=issuer, claims=claims)
 
 
 def _trust(name: str, settings: sources.Settings, allowed: tuple[str, ...]) -> Trust:
@@ -108,7 +121,7 @@ def _fitting(asked: Asked, near: Sequence[Trust]) -> list[tuple[Trust, Claims]]:
     claims: Claims | None = None
     for trust in near:
         try:
-            claims = trust.issuer.verify(asked.token, trust.audience)
+            claims = _verified(asked.token, trust)
         except Unauthenticated as problem:
             why.append(f"{trust.name}: {problem.detail}")
             continue
@@ -127,6 +140,16 @@ def _fitting(asked: Asked, near: Sequence[Trust]) -> list[tuple[Trust, Claims]]:
     if not found:
         raise _refused("; ".join(why), issuer=near[0].issuer.url, claims=claims)
     return found
+
+
+def _verified(token: str, trust: Trust) -> Claims:
+    """What the issuer says of the job. Raises Unauthenticated, Unavailable."""
+    if not _TURNS.acquire(timeout=PATIENCE):
+        raise Unavailable("too many tokens wait for their issuers", headers={"Retry-After": "5"})
+    try:
+        return trust.issuer.verify(token, trust.audience)
+    finally:
+        _TURNS.release()
 
 
 def misfit(patterns: Mapping[str, Pattern], claims: Claims, where: str = "") -> str | None:

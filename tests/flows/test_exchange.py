@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,7 +20,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from tests.parts.api import Api, rule
-from tests.parts.issuer import EC, GITHUB, GITLAB, KUBERNETES, OTHER_RSA, RSA, Issuer, key_set
+from tests.parts.issuer import EC, GITHUB, GITLAB, KUBERNETES, OTHER_RSA, RSA, WELL_KNOWN, Issuer, key_set
 from tests.parts.server import Answer, Server
 
 JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -389,6 +392,24 @@ def _until(done: Any) -> None:
     while not done():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_an_issuer_that_is_silent_holds_up_few_threads(server, tmp_path):
+    here = server(ENTREPOT_WORKERS="1")
+    one, answered = Issuer(tmp_path), threading.Event()
+    one.routes[WELL_KNOWN] = lambda handler: answered.wait(60)
+    try:
+        here.apply({"users": [{"name": "ci", "robot": True}], "trusts": [trust(one, claims={"repository": "corp/*"})]})
+        alone = World(here, one)
+        with ThreadPoolExecutor(30) as pool:
+            asked = [pool.submit(alone.exchange, one.token(GITHUB)) for _ in range(30)]
+            refused = [done.result() for done in islice(as_completed(asked), 22)]
+            assert {answer.status for answer in refused} == {503}
+            assert sum(not one.done() for one in asked) == 8, "the others wait for the issuer, and none for them"
+            answered.set()
+    finally:
+        answered.set()
+        one.stop()
 
 
 def test_who_may_not_manage_the_server_names_no_file_of_it(world):
