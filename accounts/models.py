@@ -226,10 +226,16 @@ class Token(models.Model):
     expires_at = models.DateTimeField(null=True)
     last_used_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
+    warn_at = models.DateTimeField(null=True, help_text="from when on it expires soon; null: of its end nobody is warned")
+    warned = models.BooleanField(default=False, help_text="whether the audit says that it expires soon")
+    trust = models.CharField(max_length=100, blank=True, help_text="the trust by which it was given; empty: it was made here")
 
     class Meta:
         default_permissions = ()
-        indexes = [models.Index(fields=["prefix"], name="token_prefix")]
+        indexes = [
+            models.Index(fields=["prefix"], name="token_prefix"),
+            models.Index(fields=["expires_at"], name="token_expiry"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.prefix}… of {self.user_id}"

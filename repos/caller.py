@@ -95,6 +95,7 @@ def known(request: HttpRequest, identity: Identity) -> Caller:
         usage.write_soon()
     there = catalogue.load(identity.epoch)
     rights = rights_of(identity.actor, identity.epoch).plus(_open_on_loopback(request, there.repositories))
+    request.token_ends = identity.actor.ends  # type: ignore[attr-defined]
     return Caller(identity.actor, rights, there, identity.epoch)
 
 
@@ -169,6 +170,14 @@ def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase
         response.headers.setdefault("Content-Length", str(len(response.content)))
         if request.method == "HEAD":
             response.content = b""
+    return response
+
+
+def warn(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Tell who came with a token that expires soon when it does. Not part of an answer that is kept for others."""
+    ends = getattr(request, "token_ends", None)
+    if ends is not None:
+        response.headers["X-Entrepot-Token-Expires"] = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
     return response
 
 

@@ -20,7 +20,7 @@ from accounts.actors import Actor
 from problems import Forbidden, Malformed, MethodRefused, Problem, Unauthenticated, absent
 from repos import hot, paths
 from repos.call import Call
-from repos.caller import READ, Caller, arriving, finish, note_refusal, problem_of, recognise, refusal
+from repos.caller import READ, Caller, arriving, finish, note_refusal, problem_of, recognise, refusal, warn
 from repos.catalogue import Repo
 from repos.format import Format, Route
 
@@ -41,7 +41,7 @@ def door(form: Format) -> Callable[[HttpRequest], HttpResponseBase]:
                 response = _refused(request, form, target, problem_of(request, error))
             response = finish(request, response)
             hot.keep(request, response)
-            return response
+            return warn(request, response)
 
     return answer
 

@@ -222,8 +222,24 @@ class Grants(Shelf):
         return {"id": self.name(identity), **grant_document(item["entry"])}
 
 
+class Trusts(Shelf):
+    """One without a name of its own is known by the one that was made for it."""
+
+    def shown(self, caller: Caller, identity: str, item: Document, server: str) -> dict[str, Any]:
+        return {"name": identity, **shown(item)}
+
+    def check(self, caller: Caller, steps: Iterable[Step]) -> None:
+        steps = list(steps)
+        super().check(caller, steps)
+        for step in steps:
+            file = (step.after or {}).get("ca", "")
+            new = file not in ("", (step.before or {}).get("ca", ""))
+            if new and not caller.rights.allows_globally("system:manage"):
+                raise Forbidden(f"{step.identity}: to name a file on the server as ca takes system:manage", rule="trusts.ca")
+
+
 SPECIAL: dict[str, type[Shelf]] = {
-    "repositories": Repositories, "directories": Directories, "users": Users, "grants": Grants,
+    "repositories": Repositories, "directories": Directories, "users": Users, "grants": Grants, "trusts": Trusts,
 }  # fmt: skip
 SHELVES = {section.name: SPECIAL.get(section.name, Shelf)(section) for section in engine.SECTIONS}
 
@@ -357,6 +373,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "groups": {"external": ["sso:team-a"]},
     "users": {"robot": True},
     "grants": {"role": "reader", "authenticated": True, "repositories": ["go-*"]},
+    "trusts": {"issuer": "https://ci.example.org", "audience": "entrepot", "claims": {"repository": "corp/*"}, "robot": "ci"},
     "history": {"keep": "90d"},
     "audit": {"keep": "400d", "most": 5_000_000},
     "egress": {"allow": ["10.1.0.0/16"]},

@@ -23,6 +23,19 @@ class ProblemShape(Shape):
     instance = serializers.CharField(help_text="the address that was asked")
 
 
+class OAuthProblemShape(ProblemShape):
+    error = serializers.CharField(help_text="by RFC 6749 section 5.2")
+    error_description = serializers.CharField()
+
+
+class GivenTokenShape(Shape):
+    access_token = serializers.CharField(help_text="told this once")
+    issued_token_type = serializers.CharField()
+    token_type = serializers.CharField()
+    expires_in = serializers.IntegerField(help_text="seconds")
+    scope = serializers.CharField(required=False, help_text="what it may, divided by spaces; without it all that its user may")
+
+
 class ScopeShape(Shape):
     permissions = serializers.ListField(child=serializers.CharField())
     repositories = serializers.CharField(allow_blank=True, help_text="a pattern; empty: of no repository")
@@ -51,6 +64,8 @@ class TokenShape(Shape):
     expires_at = serializers.DateTimeField(allow_null=True)
     last_used_at = serializers.DateTimeField(allow_null=True)
     revoked_at = serializers.DateTimeField(allow_null=True)
+    expires_soon = serializers.BooleanField(help_text="within 14 days, or the last fifth of its life")
+    trust = serializers.CharField(allow_null=True, help_text="the trust that gave it")
 
 
 class MadeTokenShape(TokenShape):

@@ -19,9 +19,10 @@ from repos.configuration.fields import unknown
 from repos.configuration.repositories import Repositories
 from repos.configuration.section import Document, Section, secrets_in, shown
 from repos.configuration.singles import Audit, Egress, History, Hosts
+from repos.configuration.trusts import Trusts
 
 SECTIONS: tuple[Section, ...] = (
-    Roles(), Directories(), Groups(), Users(), Repositories(), History(), Audit(), Egress(), Hosts(), Grants(),
+    Roles(), Directories(), Groups(), Users(), Repositories(), History(), Audit(), Egress(), Hosts(), Grants(), Trusts(),
 )  # fmt: skip
 """In the order in which they are written, so that what is named is there already. They are removed from the other way round."""
 
@@ -137,7 +138,9 @@ def _carry_out(plan: Callable[[bool], list[Step]], *, actor: str, guard: Guard |
 def export() -> dict[str, Any]:
     """The document that `apply` takes, of all that is stored. Secrets are the names of environment variables."""
     sections = {section.name: section.export() for section in SECTIONS}
-    order = ("repositories", "history", "audit", "egress", "hosts", "roles", "directories", "groups", "users", "grants")
+    order = (
+        "repositories", "history", "audit", "egress", "hosts", "roles", "directories", "groups", "users", "grants", "trusts",
+    )  # fmt: skip
     return {"version": documents.VERSION, **{name: sections[name] for name in order if sections[name]}}
 
 
@@ -179,7 +182,7 @@ def _check_whole(steps: list[Step], *, managed: bool) -> None:
     """Whether all that was written fits together, and somebody is left who can put things right, if somebody was before."""
     touched = {step.section.name for step in steps}
     for section in SECTIONS:
-        if section.name in touched:
+        if touched & {section.name, *section.rests_on}:
             section.check_whole()
     if managed and not somebody_manages_users():
         raise Conflict(

@@ -26,6 +26,9 @@ class Section:
     permission: ClassVar[str] = "system:manage"
     """What it takes to change it."""
 
+    rests_on: ClassVar[frozenset[str]] = frozenset()
+    """Sections whose changes it has to fit to too, see `check_whole`."""
+
     listed: ClassVar[bool] = True
     """Whether it is a list of items, and not one."""
 

@@ -21,6 +21,7 @@ SIGNED_IN = "401 200 200 200 200 200 200"
 OPEN = "200 200 200 200 200 200 200"
 NO_SUCH_JOB = "401 404 404 404 404 404 404"
 GRANT = {"role": "reader", "users": ["reader"], "repositories": ["here"]}
+TRUST = {"issuer": "https://ci.example.org", "audience": "entrepot", "claims": {"repository": "corp/*"}, "robot": "ci"}
 
 TABLE = {
     ("GET", "v1/"): ("", None, OPEN),
@@ -54,6 +55,11 @@ TABLE = {
     ("GET", "v1/grants/<path:name>/"): ("grants/{grant}/", None, USERS_ITEM),
     ("PUT", "v1/grants/<path:name>/"): ("grants/{grant}/", GRANT, USERS_ITEM),
     ("DELETE", "v1/grants/<path:name>/"): ("grants/{doomed_grant}/", None, USERS_ITEM.replace("200", "204")),
+    ("GET", "v1/trusts/"): ("trusts/", None, OF_USERS),
+    ("GET", "v1/trusts/<path:name>/"): ("trusts/standing/", None, USERS_ITEM),
+    ("PUT", "v1/trusts/<path:name>/"): ("trusts/standing/", TRUST, USERS_ITEM),
+    ("DELETE", "v1/trusts/<path:name>/"): ("trusts/doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
+    ("POST", "v1/exchange/"): ("exchange/", None, "415 415 415 415 415 415 415"),
     ("GET", "v1/history/"): ("history/", None, CONFIGURATION),
     ("PUT", "v1/history/"): ("history/", {}, CONFIGURATION),
     ("GET", "v1/egress/"): ("egress/", None, CONFIGURATION),
@@ -117,7 +123,9 @@ def world(server):
             "users": [
                 *({"name": name, "password": PASSWORD} for name in ("outsider", "reader", "owner", "clerk")),
                 *({"name": name} for name in doomed),
+                {"name": "ci", "robot": True},
             ],
+            "trusts": [{"name": name, **TRUST} for name in ("standing", *doomed)],
             "grants": [
                 GRANT,
                 {"role": "owner", "users": ["owner"], "repositories": ["here", "doomed-owner"]},
@@ -164,6 +172,7 @@ HIDDEN = [
     ("repositories/{}/changes/1/", "secret"),
     ("roles/{}/", "clerk"),
     ("groups/{}/", "standing"),
+    ("trusts/{}/", "standing"),
     ("users/{}/", "clerk"),
     ("tokens/{}/", "1"),
 ]
@@ -203,12 +212,13 @@ EVERY_KEY = {
                      "format": "raw", "kind": "local", "description": "mine", "upstreams": [], "members": ["secret"]},
     "roles": {"permissions": ["system:manage"], "permission": 1, "id": 1},
     "groups": {"external": ["sso:mine"], "permissions": [1], "user_set": [1]},
+    "trusts": {**TRUST, "claims": {"sub": "mine"}, "robot": "outsider", "lifetime": "1d", "scopes": ["user:manage"], "id": 1},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("cast", [name for name in CAST if name not in ("admin", "clerk")])
 @pytest.mark.parametrize(("section", "name"), [("users", "outsider"), ("repositories", "here"), ("roles", "standing"),
-                                               ("groups", "standing")])  # fmt: skip
+                                               ("groups", "standing"), ("trusts", "standing")])  # fmt: skip
 def test_no_key_sent_by_whom_makes_more_of_them(world, cast, section, name):
     """Mass assignment: every key by itself and all together, to what they see and what they do not."""
     before = Api(world).read("configuration/")
