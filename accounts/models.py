@@ -236,7 +236,7 @@ class Event(models.Model):
 
 
 class Session(AbstractBaseSession):
-    """Somebody who is signed in with a browser: see `accounts.sessions`. The key is a hash: who reads it here is not signed in."""
+    """Somebody who is signed in with a browser: see `accounts.sessions`. Its key is a hash, of no use to who reads it."""
 
     session_key = models.CharField(max_length=64, primary_key=True)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="sessions")

@@ -1,7 +1,7 @@
 """Who is signed in with a browser: Django's database sessions, in a table that knows whose they are.
 
-A session ends by itself IDLE after it was used last and LONGEST after it began, whichever comes first; at sign-out; and as soon as
-its user gets another password or is no longer active. Only a hash of its key is stored.
+A session ends by itself IDLE after it was used last and LONGEST after it began, whichever comes first; at sign-out; and as soon
+as its user gets another password or is no longer active. Only a hash of its key is stored.
 
 This module is Django's SESSION_ENGINE.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends import db
+from django.contrib.sessions.backends.base import SessionBase
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -76,6 +77,19 @@ class SessionStore(db.SessionStore):
         if found is None:
             self._session_key = None
         return found
+
+
+def begin(session: SessionBase, address: str, agent: str) -> None:
+    """Say of a session of which Django knows already whose it is when it began and where."""
+    now = timezone.now().isoformat()
+    session.update({BEGAN: now, SEEN_AT: now, ADDRESS: address[:45], AGENT: agent.replace("\0", "")[:300]})
+
+
+def seen(session: SessionBase) -> None:
+    """Say that a session is used now, so that it does not end yet."""
+    now = timezone.now()
+    if datetime.fromisoformat(session[SEEN_AT]) < now - SEEN:
+        session[SEEN_AT] = now.isoformat()
 
 
 def digest(key: str) -> str:

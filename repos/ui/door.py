@@ -23,8 +23,8 @@ from accounts import audit, epoch, sessions
 from accounts.actors import ANONYMOUS, Identity, actor_of
 from accounts.audit import Origin
 from accounts.models import User
-from problems import Forbidden, MethodRefused, Problem
-from repos.caller import Caller, known, problem_of
+from problems import Forbidden, MethodRefused, Problem, Unauthenticated
+from repos.caller import Caller, finish, known, problem_of
 from repos.serve import base_url
 from repos.ui import navigation
 
@@ -34,8 +34,9 @@ View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
 COOKIES = ("entrepot-session", "entrepot-csrf", "entrepot-sign-in")
 """Ours. Over https they have the prefix of cookies that no other host, nor a page without TLS, can set (RFC 6265bis)."""
 PREFIX = "__Host-"
+POLICY = "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -72,7 +73,7 @@ def page(*methods: str, to_all: bool = False) -> Callable[[View[P]], View[P]]:
                 response = refused(request, problem_of(request, error))
             for name, value in HEADERS.items():
                 response.headers.setdefault(name, value)
-            return response
+            return finish(request, response)
 
         return answer
 
@@ -95,9 +96,12 @@ def user_of(request: HttpRequest) -> User:
     return User.objects.get(pk=caller_of(request).actor.user_id or 0)
 
 
-def refused(request: HttpRequest, problem: Problem) -> HttpResponse:
-    """A page that tells a problem."""
-    response = show(request, "problem.html", {"problem": problem}, problem.status)
+def refused(
+    request: HttpRequest, problem: Problem, template: str = "problem.html", told: dict[str, Any] | None = None
+) -> HttpResponse:
+    """A page that tells a problem. 401 becomes 403: a browser that is told 401 asks for a password in a window of its own."""
+    status = 403 if isinstance(problem, Unauthenticated) else problem.status
+    response = show(request, template, {"problem": problem, **(told or {})}, status)
     for name, value in problem.headers.items():
         response.headers[name] = value
     return response
