@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec
 from urllib.parse import urlencode
 
@@ -64,6 +65,7 @@ def page(*methods: str, to_all: bool = False) -> Callable[[View[P]], View[P]]:
 
         @functools.wraps(view)
         def answer(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            audit.enter(Origin(address=request.META.get("REMOTE_ADDR", "")[:45]))
             try:
                 _check_method(request, methods)
                 _read_cookies(request)
@@ -122,17 +124,13 @@ def secure(request: HttpRequest) -> bool:
     return request.is_secure() or base_url(request).startswith("https:")
 
 
-def address(request: HttpRequest) -> str:
-    return request.META.get("REMOTE_ADDR", "")[:45]
-
-
 def _caller(request: HttpRequest) -> Caller:
     now = epoch.current()
     user = get_user(request)
     actor = actor_of(user) if isinstance(user, User) else ANONYMOUS
     if not actor.anonymous:
         sessions.seen(request.session)
-    audit.enter(Origin("" if actor.anonymous else actor.name, address=address(request)))
+    audit.enter(replace(audit.here(), actor="" if actor.anonymous else actor.name))
     return known(request, Identity(actor, now))
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from django.contrib.auth import login, logout
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from accounts import audit, authenticate, sessions
-from accounts.audit import Origin
 from accounts.models import User
 from accounts.openid import flow, provider
 from accounts.openid.provider import Provider
 from problems import Problem
 from repos.caller import problem_of
 from repos.serve import base_url
-from repos.ui.door import address, caller_of, page, refused, show, to
+from repos.ui.door import caller_of, page, refused, show, to
 
 COOKIE = "entrepot-sign-in"
 """What a browser keeps while its user is at a provider: `flow.Begun`."""
@@ -87,9 +88,9 @@ def sign_out(request: HttpRequest) -> HttpResponseBase:
 def _signed_in(request: HttpRequest, user: User, by: str, next: str) -> HttpResponseRedirect:
     """Begin a session, with a key that nobody has seen before."""
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
-    sessions.begin(request.session, address(request), request.headers.get("User-Agent", ""))
+    sessions.begin(request.session, audit.here().address, request.headers.get("User-Agent", ""))
     name = user.get_username()
-    audit.record("sign-in", subject=name, detail={"by": by}, origin=Origin(name, address=address(request)))
+    audit.record("sign-in", subject=name, detail={"by": by}, origin=replace(audit.here(), actor=name))
     return HttpResponseRedirect(_within(next), status=303)
 
 
