@@ -24,7 +24,7 @@ from accounts import audit, epoch, sessions
 from accounts.actors import ANONYMOUS, Identity, actor_of
 from accounts.audit import Origin
 from accounts.models import User
-from problems import Forbidden, MethodRefused, Problem, Unauthenticated
+from problems import Forbidden, Malformed, MethodRefused, Problem, Unauthenticated
 from repos.caller import Caller, finish, known, problem_of
 from repos.serve import base_url
 from repos.ui import navigation
@@ -55,6 +55,7 @@ def page(*methods: str, to_all: bool = False) -> Callable[[View[P]], View[P]]:
         def enter(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             try:
                 request.caller = _caller(request)  # type: ignore[attr-defined]
+                _check_text(request)
                 if not to_all and caller_of(request).actor.anonymous:
                     return _to_sign_in(request)
                 return view(request, *args, **kwargs)
@@ -145,6 +146,13 @@ def _check_method(request: HttpRequest, methods: tuple[str, ...]) -> None:
     if request.method not in allowed:
         told = ", ".join(sorted(allowed))
         raise MethodRefused(_("this page takes %(methods)s") % {"methods": told}, rule="method", headers={"Allow": told})
+
+
+def _check_text(request: HttpRequest) -> None:
+    """Nothing that is sent holds a NUL, which one database takes in no text."""
+    sent = [value for query in (request.GET, request.POST) for _, values in query.lists() for value in values]
+    if any("\0" in text for text in (request.path, *sent)):
+        raise Malformed(_("what was sent holds a NUL, which is no text"), rule="request.text")
 
 
 def _read_cookies(request: HttpRequest) -> None:
