@@ -113,6 +113,38 @@ class ExternalMembership(models.Model):
         return self.name
 
 
+class DirectoryWatch(models.Model):
+    """When everybody of a directory is looked at again (`accounts.directories.follow`), and why that failed the last time."""
+
+    name = models.CharField(max_length=100, unique=True)
+    due_at = models.DateTimeField()
+    failure = models.CharField(max_length=1000, blank=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class FailedSignIn(models.Model):
+    """How often signing in by a password failed lately, for a name, an address, or both (`accounts.throttle`).
+
+    `key`: a digest of them.
+    """
+
+    key = models.CharField(max_length=64, unique=True)
+    failures = models.IntegerField()
+    failed_at = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+        indexes = [models.Index(fields=["failed_at"], name="failed_sign_in_at")]
+
+    def __str__(self) -> str:
+        return f"{self.key[:12]}… {self.failures}"
+
+
 class Target(SavedWhole):
     """Where a grant holds: a glob over repositories and one over `Format.package(path)`.
 

@@ -31,6 +31,7 @@ from repos.configuration.fields import TextField
 from repos.configuration.kept import origin
 from repos.configuration.section import Document, Section, shown
 from repos.configuration.singles import Single
+from repos.configuration.sources import Sources
 from repos.format import find, installed
 from repos.models import Repository
 from repos.serve import base_url
@@ -172,6 +173,23 @@ class Repositories(Shelf):
                 raise Malformed(f"{key}: its member {member} does not exist", rule="repository.members")
 
 
+class OfSources(Shelf):
+    """Directories and providers."""
+
+    section: Sources
+
+    def check(self, caller: Caller, steps: Iterable[Step]) -> None:
+        """Which files of the server are read is for who manages the server to say."""
+        steps = list(steps)
+        super().check(caller, steps)
+        for step in steps:
+            ca = (step.after or {}).get("ca", "")
+            if ca and ca != (step.before or {}).get("ca") and not caller.rights.allows_globally("system:manage"):
+                raise Forbidden(
+                    f"{step.identity}: to name a file on the server as ca takes system:manage", rule=f"{self.section.kind}.ca"
+                )
+
+
 class Users(Shelf):
     """A user sees themself. A password is never told."""
 
@@ -211,22 +229,9 @@ class Grants(Shelf):
         return {"id": self.name(identity), **grant_document(item["entry"])}
 
 
-class Providers(Shelf):
-    def check(self, caller: Caller, steps: Iterable[Step]) -> None:
-        steps = list(steps)
-        super().check(caller, steps)
-        for step in steps:
-            file = (step.after or {}).get("ca", "")
-            if file != (step.before or {}).get("ca", "") and file and not caller.rights.allows_globally("system:manage"):
-                raise Forbidden(f"{step.identity}: to name a file on the server as ca takes system:manage", rule="provider.ca")
-
-
 SPECIAL: dict[str, type[Shelf]] = {
-    "repositories": Repositories,
-    "users": Users,
-    "grants": Grants,
-    "providers": Providers,
-}
+    "repositories": Repositories, "directories": OfSources, "providers": OfSources, "users": Users, "grants": Grants,
+}  # fmt: skip
 SHELVES = {section.name: SPECIAL.get(section.name, Shelf)(section) for section in engine.SECTIONS}
 
 
@@ -355,6 +360,7 @@ class One(OfSection):
 EXAMPLES: dict[str, dict[str, Any]] = {
     "repositories": {"format": min(installed()), "kind": "local", "description": "what we build"},
     "roles": {"permissions": ["artifact:read", "artifact:write"]},
+    "directories": {"url": "ldaps://ldap.example.org", "users": {"base": "ou=people,dc=example,dc=org"}},
     "groups": {"external": ["sso:team-a"]},
     "users": {"robot": True},
     "providers": {"issuer": "https://sso.example.org", "client_id": "entrepot", "groups_claim": "groups"},

@@ -13,7 +13,7 @@ from rest_framework import serializers
 from accounts import people
 from accounts.models import ExternalIdentity, Source
 from basics.durations import duration
-from problems import Conflict
+from problems import Conflict, Malformed
 from repos.configuration.fields import ONE_LINE, DurationField, Item, SecretField, TextField, names
 from repos.configuration.section import Document
 from repos.configuration.sources import Sources
@@ -91,4 +91,4 @@ class Providers(Sources):
             if other != row.name:
                 raise Conflict(f"providers: {other} and {row.name} have one issuer; keep one of them", rule="provider.issuer")
             if Source.objects.filter(kind=Source.Kind.DIRECTORY, name=row.name).exists():
-                raise Conflict(f"providers: there is a directory {row.name} too; give one another name", rule="source.name")
+                raise Malformed(f"providers: {row.name} is the name of a directory too; take another", rule="provider.name")

@@ -49,7 +49,6 @@ def _by_password(request: HttpRequest) -> HttpResponse:
     try:
         identity = authenticate.by_password(name, request.POST.get("password", "")[:LONGEST_PASSWORD])
     except Problem as problem:
-        _refused("password", problem, name)
         return _form(request, request.POST.get("next", ""), problem, name)
     return _signed_in(request, User.objects.get(pk=identity.actor.user_id or 0), "password", request.POST.get("next", ""))
 
@@ -72,9 +71,12 @@ def done(request: HttpRequest, name: str) -> HttpResponseBase:
     try:
         user = flow.finish(there, begun, _redirect_uri(request, there), request.GET.dict())
         response: HttpResponse = _signed_in(request, user, there.name, begun.next if begun else "")
+        audit.notice(
+            "sign-in", subject=user.username, detail={"by": there.name}, origin=replace(audit.here(), actor=user.username)
+        )
     except Exception as error:
         problem = problem_of(request, error)
-        _refused(there.name, problem)
+        audit.notice("sign-in", refused=True, detail={"by": there.name, "rule": problem.rule, "reason": problem.detail})
         response = refused(request, problem)
     response.delete_cookie(COOKIE, samesite="Lax")
     return response
@@ -92,12 +94,8 @@ def _signed_in(request: HttpRequest, user: User, by: str, next: str) -> HttpResp
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     sessions.begin(request.session, audit.here().address, request.headers.get("User-Agent", ""))
     name = user.get_username()
-    audit.record("sign-in", subject=name, detail={"by": by}, origin=replace(audit.here(), actor=name))
+    audit.record("session.begin", subject=name, detail={"by": by}, origin=replace(audit.here(), actor=name))
     return HttpResponseRedirect(_within(next), status=303)
-
-
-def _refused(by: str, problem: Problem, name: str = "") -> None:
-    audit.notice("sign-in", subject=name, refused=True, detail={"by": by, "reason": problem.reason})
 
 
 def _within(next: str) -> str:

@@ -113,6 +113,7 @@ def test_who_comes_from_a_provider_makes_a_token_for_their_clients(world):
     assert reads(world, secret) == 200
     assert secret not in browser.get("/ui/tokens/").text  # it is shown once
     assert ("ann", "ann", {"by": "sso"}) in events(world, "sign-in")
+    assert ("ann", "ann", {"by": "sso"}) in events(world, "session.begin")
 
 
 def test_a_group_that_is_lost_there_is_lost_here_with_the_next_sign_in(world):
@@ -154,6 +155,19 @@ def test_a_wrong_password_signs_nobody_in_and_the_audit_has_it(world, name, pass
     assert browser.name() == ""
     refused = world.rows("SELECT count(*) FROM accounts_event WHERE action = 'sign-in' AND refused")
     assert refused[0][0] > 0
+
+
+def test_who_guesses_passwords_is_told_to_wait(world):
+    world.apply({"users": [{"name": "guessed", "password": PASSWORD}]})
+    browser = Browser(world)
+    for n in range(5):
+        assert browser.sign_in("guessed", f"guess {n}").status == 403
+    page = browser.sign_in("guessed", PASSWORD)
+    assert page.status == 429
+    assert int(page.headers["Retry-After"]) > 0
+    assert "too many attempts to sign in failed" in page.text
+    assert page.form("/ui/sign-in/").fields["name"] == "guessed"
+    assert browser.name() == ""
 
 
 # Who is who
@@ -994,6 +1008,21 @@ def test_a_providers_name_stands_in_addresses_and_before_groups(world, name):
 def test_an_issuer_is_that_of_one_provider(world):
     answer = Api(world).put("providers/twin/", {"issuer": world.sso.url, "client_id": "entrepot"})
     assert (answer.status, rule(answer)) == (409, "provider.issuer")
+
+
+def test_a_provider_that_gets_another_issuer_vouches_for_nobody_of_before(world, scripted):
+    one, other = scripted(claims={"sub": "moved", "preferred_username": "moved"}), scripted()
+    item = {"client_id": "entrepot", "client_secret": one.client_secret}
+    Api(world).put("providers/moving/", {**item, "issuer": one.url})
+    browser = Browser(world)
+    assert browser.get(one.allow(browser.get("/ui/sign-in/moving/").location)).status == 303
+    secret = token_of(browser)
+    assert Api(world).put("providers/moving/", {**item, "issuer": other.url, "title": "Moved"}).status == 200
+    assert Api(world, ("x", secret)).get("me/").status == 401
+    assert browser.name() == ""
+    other.claims = one.claims
+    page = browser.get(other.allow(browser.get("/ui/sign-in/moving/").location))
+    assert (page.status, "identity.name" in page.text) == (403, True)  # the same name and subject, and another person
 
 
 def test_a_file_of_the_server_is_named_by_who_manages_the_system(world):
