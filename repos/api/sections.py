@@ -31,6 +31,7 @@ from repos.configuration.fields import TextField
 from repos.configuration.kept import origin
 from repos.configuration.section import Document, Section, shown
 from repos.configuration.singles import Single
+from repos.configuration.sources import Sources
 from repos.format import find, installed
 from repos.models import Repository
 from repos.serve import base_url
@@ -172,7 +173,11 @@ class Repositories(Shelf):
                 raise Malformed(f"{key}: its member {member} does not exist", rule="repository.members")
 
 
-class Directories(Shelf):
+class OfSources(Shelf):
+    """Directories, providers and trusts."""
+
+    section: Sources
+
     def check(self, caller: Caller, steps: Iterable[Step]) -> None:
         """Which files of the server are read is for who manages the server to say."""
         steps = list(steps)
@@ -180,7 +185,9 @@ class Directories(Shelf):
         for step in steps:
             ca = (step.after or {}).get("ca", "")
             if ca and ca != (step.before or {}).get("ca") and not caller.rights.allows_globally("system:manage"):
-                raise Forbidden(f"{step.identity}: to name a file on the server as ca takes system:manage", rule="directory.ca")
+                raise Forbidden(
+                    f"{step.identity}: to name a file on the server as ca takes system:manage", rule=f"{self.section.kind}.ca"
+                )
 
 
 class Users(Shelf):
@@ -222,24 +229,16 @@ class Grants(Shelf):
         return {"id": self.name(identity), **grant_document(item["entry"])}
 
 
-class Trusts(Shelf):
+class Trusts(OfSources):
     """One without a name of its own is known by the one that was made for it."""
 
     def shown(self, caller: Caller, identity: str, item: Document, server: str) -> dict[str, Any]:
         return {"name": identity, **shown(item)}
 
-    def check(self, caller: Caller, steps: Iterable[Step]) -> None:
-        steps = list(steps)
-        super().check(caller, steps)
-        for step in steps:
-            file = (step.after or {}).get("ca", "")
-            new = file not in ("", (step.before or {}).get("ca", ""))
-            if new and not caller.rights.allows_globally("system:manage"):
-                raise Forbidden(f"{step.identity}: to name a file on the server as ca takes system:manage", rule="trusts.ca")
-
 
 SPECIAL: dict[str, type[Shelf]] = {
-    "repositories": Repositories, "directories": Directories, "users": Users, "grants": Grants, "trusts": Trusts,
+    "repositories": Repositories, "directories": OfSources, "providers": OfSources, "users": Users, "grants": Grants,
+    "trusts": Trusts,
 }  # fmt: skip
 SHELVES = {section.name: SPECIAL.get(section.name, Shelf)(section) for section in engine.SECTIONS}
 
@@ -372,6 +371,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "directories": {"url": "ldaps://ldap.example.org", "users": {"base": "ou=people,dc=example,dc=org"}},
     "groups": {"external": ["sso:team-a"]},
     "users": {"robot": True},
+    "providers": {"issuer": "https://sso.example.org", "client_id": "entrepot", "groups_claim": "groups"},
     "grants": {"role": "reader", "authenticated": True, "repositories": ["go-*"]},
     "trusts": {"issuer": "https://ci.example.org", "audience": "entrepot", "claims": {"repository": "corp/*"}, "robot": "ci"},
     "history": {"keep": "90d"},

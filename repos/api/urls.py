@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path, re_path
 
-from repos.api import audit, exchange, history, jobs, me, tokens
+from repos.api import audit, exchange, history, jobs, me, sessions, tokens
 from repos.api.resource import Nothing
 from repos.api.schema import Schema
 from repos.api.sections import SHELVES, Configuration, views_of
@@ -32,6 +32,8 @@ urlpatterns = [
     path("v1/audit/", audit.Audit.as_view(), name="audit-lines"),
     path("v1/audit/export/", audit.AuditExport.as_view(), name="audit-export"),
     path("v1/exchange/", exchange.Exchange.as_view(), name="exchange"),
+    path("v1/sessions/", sessions.Sessions.as_view(), name="sessions"),
+    path("v1/sessions/<str:key>/", sessions.OneSession.as_view(), name="session"),
     path("v1/jobs/", jobs.Jobs.as_view(), name="jobs"),
     path("v1/jobs/<int:number>/", jobs.OneJob.as_view(), name="job"),
     path("v1/jobs/<int:number>/log/", jobs.JobLog.as_view(), name="job-log"),
