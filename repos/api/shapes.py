@@ -57,6 +57,47 @@ class MadeTokenShape(TokenShape):
     secret = serializers.CharField(help_text="told this once")
 
 
+class ThroughShape(Shape):
+    external = serializers.CharField(allow_blank=True, help_text="the external group; empty: they were put in the group here")
+    source = serializers.CharField(allow_blank=True, help_text="who says that they are in it")
+
+
+class ReasonShape(Shape):
+    text = serializers.CharField()
+    role = serializers.CharField(allow_blank=True, help_text="empty: no grant, but open while only this machine can ask")
+    to = serializers.ChoiceField(choices=["user", "group", "authenticated", "anonymous", ""])
+    name = serializers.CharField(allow_blank=True)
+    repositories = serializers.CharField(allow_blank=True)
+    paths = serializers.CharField(allow_blank=True)
+    through = ThroughShape(many=True, help_text="of a grant to a group: by what they are in it")
+
+
+class VerdictShape(Shape):
+    permission = serializers.CharField()
+    repository = serializers.CharField(allow_blank=True)
+    allowed = serializers.BooleanField()
+    missing = serializers.CharField(allow_blank=True)
+    grants = ReasonShape(many=True, help_text="those that allow it")
+    near = ReasonShape(many=True, help_text="those that have the permission, but elsewhere")
+    scopes = serializers.ListField(
+        child=serializers.CharField(), allow_null=True, help_text="those of the token that let it pass; null: it has none"
+    )
+
+
+class ExplainedShape(Shape):
+    user = serializers.CharField()
+    token = serializers.IntegerField(allow_null=True)
+    action = serializers.CharField(help_text="the permission that it takes")
+    repository = serializers.CharField(allow_blank=True)
+    path = serializers.CharField(allow_blank=True)
+    package = serializers.CharField(allow_blank=True, help_text="what paths of grants are held against")
+    path_is = serializers.ChoiceField(choices=["artefact", "package", ""])
+    allowed = serializers.BooleanField()
+    why = serializers.CharField()
+    steps = VerdictShape(many=True, help_text="all of them are needed")
+    members = VerdictShape(many=True, help_text="of a virtual repository that is read: one of them is needed")
+
+
 class AssetShape(Shape):
     path = serializers.CharField()
     repository = serializers.CharField(help_text="the repository that holds it; of a virtual one, a member")

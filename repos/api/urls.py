@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path, re_path
 
-from repos.api import history, jobs, me, tokens
+from repos.api import explain, history, jobs, me, tokens
 from repos.api.resource import Nothing
 from repos.api.schema import Schema
 from repos.api.sections import SHELVES, Configuration, views_of
@@ -12,7 +12,7 @@ from repos.api.sections import SHELVES, Configuration, views_of
 
 def _of_sections() -> list[URLPattern]:
     return [
-        path(f"v1/{name}/{rest}", view.as_view(), name=f"{name}{'-item' if rest else ''}")
+        path(f"v1/{shelf.section.address or name}/{rest}", view.as_view(), name=f"{name}{'-item' if rest else ''}")
         for name, shelf in SHELVES.items()
         for rest, view in views_of(shelf).items()
     ]
@@ -22,6 +22,7 @@ urlpatterns = [
     path("v1/", me.Index.as_view(), name="index"),
     path("v1/schema/", Schema.as_view(), name="schema"),
     path("v1/me/", me.Me.as_view(), name="me"),
+    path("v1/explain/", explain.Explain.as_view(), name="explain"),
     path("v1/configuration/", Configuration.as_view(), name="configuration"),
     path("v1/repositories/<str:key>/assets/", history.Assets.as_view(), name="assets"),
     path("v1/repositories/<str:key>/assets/<path:path>", history.PathHistory.as_view(), name="path-history"),

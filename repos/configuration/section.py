@@ -24,6 +24,8 @@ class Section:
     permission: ClassVar[str] = "system:manage"
     """What it takes to change it."""
 
+    address: ClassVar[str] = ""
+    """Its address in the API, where that is not its name."""
     listed: ClassVar[bool] = True
     """Whether it is a list of items, and not one."""
 
