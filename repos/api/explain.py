@@ -25,7 +25,7 @@ class ExplainQuery(Query):
     user = TextField(required=False, max_length=150, help_text="who; `anonymous` for everybody; without it you, as you ask")
     action = TextField(max_length=40, help_text="read, write, overwrite, delete or manage; or a global permission")
     repository = TextField(required=False, max_length=100, help_text="its key; without it a global permission is asked for")
-    path = TextField(required=False, max_length=1024, help_text="of an artefact, or the name of a package; without it any")
+    path = TextField(required=False, allow_blank=True, max_length=1024, help_text="of an artefact, or the name of a package; without it any")
     token = TextField(required=False, max_length=18, help_text="the id of a token of theirs, with which they would ask")
     scope = TextField(required=False, max_length=8000, help_text="scopes that a token of theirs would have, with spaces between")
 
