@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from django.contrib.auth.models import AbstractUser, Group, Permission
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models, transaction
 from guardian.models import GroupObjectPermissionBase, UserObjectPermissionBase
 
@@ -305,3 +306,35 @@ class ReviewItem(models.Model):
 
     def __str__(self) -> str:
         return f"item {self.number} of review {self.review_id}"
+
+
+class Session(AbstractBaseSession):
+    """Somebody who is signed in with a browser: see `accounts.sessions`. Its key is a hash, of no use to who reads it."""
+
+    session_key = models.CharField(max_length=64, primary_key=True)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="sessions")
+    proof = models.CharField(max_length=128, help_text="changes with the user's password: Django's session hash")
+    created_at = models.DateTimeField()
+    seen_at = models.DateTimeField(help_text="when it was used last, give or take some minutes")
+    address = models.CharField(max_length=45, blank=True)
+    agent = models.CharField(max_length=300, blank=True, help_text="the browser's own name, as it told it")
+
+    class Meta(AbstractBaseSession.Meta):
+        abstract = False
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"session of {self.user_id}"
+
+
+class Spent(models.Model):
+    """Something that is good for one use, such as the state of a sign-in at a provider, and has had it."""
+
+    key = models.CharField(max_length=64, primary_key=True)
+    until = models.DateTimeField(help_text="when it would be good for nothing anyhow")
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.key

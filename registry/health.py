@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from django.db import connection
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 
 from repos.blobs.stores import store
 from repos.serve import base_url
@@ -26,6 +27,9 @@ def ready(request: HttpRequest) -> HttpResponse:
 
 
 def welcome(request: HttpRequest) -> HttpResponse:
+    """Lead a browser to the pages for people; tell others in a line where they are."""
+    if "text/html" in request.headers.get("Accept", ""):
+        return HttpResponseRedirect(reverse("ui:home"), headers={"Cache-Control": "no-store", "Vary": "Accept"})
     return _text(f"Entrepot, an artifact registry. How to use a repository: GET {base_url(request)}/<format>/<repository>/")
 
 

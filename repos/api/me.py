@@ -15,7 +15,7 @@ from repos.api.shapes import MeShape
 from repos.serve import base_url
 
 COLLECTIONS = ("configuration", "schema", "me", "repositories", "history", "egress", "hosts", "roles", "groups", "users",
-               "grants", "tokens", "jobs", "explain", "reviews", "review-settings")  # fmt: skip
+               "grants", "providers", "tokens", "sessions", "jobs", "explain", "reviews", "review-settings")  # fmt: skip
 
 
 class Index(Resource):

@@ -218,7 +218,22 @@ class Grants(Shelf):
         return {"id": self.name(identity), **grant_document(item["entry"])}
 
 
-SPECIAL: dict[str, type[Shelf]] = {"repositories": Repositories, "users": Users, "grants": Grants}
+class Providers(Shelf):
+    def check(self, caller: Caller, steps: Iterable[Step]) -> None:
+        steps = list(steps)
+        super().check(caller, steps)
+        for step in steps:
+            file = (step.after or {}).get("ca", "")
+            if file != (step.before or {}).get("ca", "") and file and not caller.rights.allows_globally("system:manage"):
+                raise Forbidden(f"{step.identity}: to name a file on the server as ca takes system:manage", rule="provider.ca")
+
+
+SPECIAL: dict[str, type[Shelf]] = {
+    "repositories": Repositories,
+    "users": Users,
+    "grants": Grants,
+    "providers": Providers,
+}
 SHELVES = {section.name: SPECIAL.get(section.name, Shelf)(section) for section in engine.SECTIONS}
 
 
@@ -354,6 +369,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "roles": {"permissions": ["artifact:read", "artifact:write"]},
     "groups": {"external": ["sso:team-a"]},
     "users": {"robot": True},
+    "providers": {"issuer": "https://sso.example.org", "client_id": "entrepot", "groups_claim": "groups"},
     "grants": {"role": "reader", "authenticated": True, "repositories": ["go-*"]},
     "history": {"keep": "90d"},
     "egress": {"allow": ["10.1.0.0/16"]},

@@ -98,6 +98,20 @@ class ExplainedShape(Shape):
     members = VerdictShape(many=True, help_text="of a virtual repository that is read: one of them is needed")
 
 
+class SessionShape(Shape):
+    id = serializers.CharField()
+    user = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    seen_at = serializers.DateTimeField(help_text="when it was used last, give or take some minutes")
+    expires_at = serializers.DateTimeField(help_text="when it ends, unless it is used before")
+    address = serializers.CharField(allow_blank=True, help_text="where it began")
+    agent = serializers.CharField(allow_blank=True, help_text="what the browser calls itself")
+
+
+class EndedShape(Shape):
+    ended = serializers.IntegerField(help_text="how many sessions there were")
+
+
 class AssetShape(Shape):
     path = serializers.CharField()
     repository = serializers.CharField(help_text="the repository that holds it; of a virtual one, a member")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path, re_path
 
-from repos.api import explain, history, jobs, me, tokens
+from repos.api import explain, history, jobs, me, sessions, tokens
 from repos.api.resource import Nothing
 from repos.api.schema import Schema
 from repos.api.sections import SHELVES, Configuration, views_of
@@ -30,6 +30,8 @@ urlpatterns = [
     path("v1/repositories/<str:key>/changes/<int:number>/", history.OneChange.as_view(), name="change"),
     path("v1/tokens/", tokens.Tokens.as_view(), name="tokens"),
     path("v1/tokens/<int:number>/", tokens.OneToken.as_view(), name="token"),
+    path("v1/sessions/", sessions.Sessions.as_view(), name="sessions"),
+    path("v1/sessions/<str:key>/", sessions.OneSession.as_view(), name="session"),
     path("v1/jobs/", jobs.Jobs.as_view(), name="jobs"),
     path("v1/jobs/<int:number>/", jobs.OneJob.as_view(), name="job"),
     path("v1/jobs/<int:number>/log/", jobs.JobLog.as_view(), name="job-log"),

@@ -15,11 +15,14 @@ from problems import Conflict, Malformed
 from repos.configuration import documents
 from repos.configuration.accounts import Grants, Groups, Roles, Users, somebody_manages_users
 from repos.configuration.fields import unknown
+from repos.configuration.providers import Providers
 from repos.configuration.repositories import Repositories
 from repos.configuration.section import Document, Section, shown
 from repos.configuration.singles import Egress, History, Hosts, Reviews
 
-SECTIONS: tuple[Section, ...] = (Roles(), Groups(), Users(), Repositories(), History(), Egress(), Hosts(), Reviews(), Grants())
+SECTIONS: tuple[Section, ...] = (
+    Roles(), Groups(), Users(), Providers(), Repositories(), History(), Egress(), Hosts(), Reviews(), Grants(),
+)  # fmt: skip
 """In the order in which they are written, so that what is named is there already. They are removed from the other way round."""
 
 
@@ -120,7 +123,7 @@ def _carry_out(plan: Callable[[bool], list[Step]], *, actor: str, guard: Guard |
 def export() -> dict[str, Any]:
     """The document that `apply` takes, of all that is stored. Secrets are the names of environment variables."""
     sections = {section.name: section.export() for section in SECTIONS}
-    order = ("repositories", "history", "egress", "hosts", "reviews", "roles", "groups", "users", "grants")
+    order = ("repositories", "history", "egress", "hosts", "reviews", "providers", "roles", "groups", "users", "grants")
     return {"version": documents.VERSION, **{name: sections[name] for name in order if sections[name]}}
 
 
