@@ -33,7 +33,7 @@ def memberships(groups: Iterable[str], user: str | None = None) -> dict[str, dic
 
 
 def _here(groups: list[str], user: str | None) -> Iterable[tuple[str, str]]:
-    rows = User.groups.through.objects.filter(group__name__in=groups)  # type: ignore[attr-defined]
+    rows = User.groups.through.objects.filter(group__name__in=groups)
     rows = rows if user is None else rows.filter(user__username=user)
     return rows.order_by("group__name", "user__username").values_list("group__name", "user__username")
 

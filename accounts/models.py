@@ -294,6 +294,7 @@ class ReviewItem(models.Model):
     kind = models.CharField(max_length=16, choices=Kind.choices)
     about = models.JSONField(help_text="the grant, the token or the account as it was")
     why = models.JSONField(default=list, help_text="what is worth a look")
+    unused = models.BooleanField(default=False)
     last_used_at = models.DateTimeField(null=True)
     decision = models.CharField(max_length=16, blank=True, choices=Decision.choices)
     decided_by = models.CharField(max_length=150, blank=True)

@@ -57,7 +57,7 @@ class Call(Query):
 
     def may(self, permission: str, repo: Repo, package: str | None) -> bool:
         """Whoever might have replaced what they publish is taken to need that right."""
-        allowed = super(Call, self).may(permission, repo, package)
+        allowed = super().may(permission, repo, package)
         if allowed and permission == "artifact:overwrite":
             uses.used(self.actor.user_id, repo.key, permission)
         return allowed

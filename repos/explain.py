@@ -16,7 +16,7 @@ import problems
 from accounts import explain, scopes
 from accounts.access import Rights, rights_of
 from accounts.actors import ANONYMOUS, Actor
-from accounts.explain import Verdict
+from accounts.explain import Reason, Verdict
 from accounts.models import Token, User
 from accounts.permissions import ANONYMOUS_USER, GLOBAL_PERMISSIONS, PERMISSIONS, REPOSITORY_PERMISSIONS
 from problems import Malformed, MethodRefused
@@ -83,7 +83,9 @@ class Explained:
     members: tuple[Verdict, ...] = field(default=())
 
 
-def somebody(name: str, epoch: int, implied: Implied = (), token: Token | None = None, narrowed: list[str] | None = None) -> Somebody:
+def somebody(
+    name: str, epoch: int, implied: Implied = (), token: Token | None = None, narrowed: list[str] | None = None
+) -> Somebody:
     """A user by name, or `anonymous`; with a token of theirs, or as one with the scopes `narrowed` would be.
 
     Raises NotFound where there is no such user, Malformed for a token of another, and for scopes that are none.
@@ -115,7 +117,10 @@ def permission_of(action: str) -> str:
 
 
 def ask(asker: Asker, who: Somebody, action: str, key: str, path: str, repositories: Iterable[Repo]) -> Explained:
-    """May they? In a few queries, however much is configured. Empty `key`: a global permission; empty `path`: any. Raises Malformed."""
+    """May they? In a few queries, however much is configured.
+
+    `key` empty: a global permission. `path` empty: any. Raises Malformed for what is no question.
+    """
     permission = permission_of(action)
     path = paths.check(path.removeprefix("/")) if path else ""
     if bool(key) and permission not in REPOSITORY_PERMISSIONS:
@@ -182,9 +187,7 @@ class _Question:
         everywhere = self.verdict(MANAGE, "", None)
         if everywhere.allowed:
             return everywhere
-        return explain.explain(
-            self.who.actor, self.who.rights.without_paths(), MANAGE, self.key, told=self.asker.told(self.key)
-        )
+        return explain.explain(self.who.actor, self.who.rights.without_paths(), MANAGE, self.key, told=self.asker.told(self.key))
 
     def _step(self, repo: Repo, need: Need) -> Verdict:
         """A repository behind one that they see, which they may not see itself, is not told by its name."""
@@ -211,3 +214,46 @@ def package_of(repo: Repo, path: str) -> tuple[str, bool]:
     if any(route.pattern.fullmatch(path) for route in repo.format.routes()):
         return "", bool(path)
     return path, False
+
+
+# As a document
+
+
+def document(found: Explained) -> dict[str, Any]:
+    return {
+        "user": found.actor.name,
+        "token": found.actor.token_id,
+        "action": found.action,
+        "repository": found.repository,
+        "path": found.path,
+        "package": found.package,
+        "path_is": "" if not found.path else "artefact" if found.of_path else "package",
+        "allowed": found.allowed,
+        "why": found.why,
+        "steps": [_verdict(step) for step in found.steps],
+        "members": [_verdict(member) for member in found.members],
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "permission": verdict.permission,
+        "repository": verdict.repository,
+        "allowed": verdict.allowed,
+        "missing": verdict.missing,
+        "grants": [_reason(reason) for reason in verdict.grants],
+        "near": [_reason(reason) for reason in verdict.near],
+        "scopes": None if verdict.scopes is None else list(verdict.scopes),
+    }
+
+
+def _reason(reason: Reason) -> dict[str, Any]:
+    return {
+        "text": str(reason),
+        "role": reason.role,
+        "to": reason.kind,
+        "name": reason.name,
+        "repositories": reason.repository,
+        "paths": reason.path,
+        "through": [{"external": one.external, "source": one.source} for one in reason.through],
+    }

@@ -37,6 +37,7 @@ class Migration(migrations.Migration):
                 ('kind', models.CharField(choices=[('grant', 'Grant'), ('token', 'Token'), ('account', 'Account')], max_length=16)),
                 ('about', models.JSONField(help_text='the grant, the token or the account as it was')),
                 ('why', models.JSONField(default=list, help_text='what is worth a look')),
+                ('unused', models.BooleanField(default=False)),
                 ('last_used_at', models.DateTimeField(null=True)),
                 ('decision', models.CharField(blank=True, choices=[('approve', 'Approve'), ('revoke', 'Revoke')], max_length=16)),
                 ('decided_by', models.CharField(blank=True, max_length=150)),

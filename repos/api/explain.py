@@ -1,4 +1,4 @@
-"""May somebody do something, and why: of oneself to anybody who is signed in, of others to who manages users or the repository."""
+"""May somebody do something, and why? Who is signed in may ask of themselves; who manages users, or the repository, of others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from accounts import scopes as scope_rules
-from accounts.explain import Reason, Verdict
 from accounts.models import Token
 from accounts.permissions import ANONYMOUS_USER
 from problems import Forbidden
@@ -25,7 +24,9 @@ class ExplainQuery(Query):
     user = TextField(required=False, max_length=150, help_text="who; `anonymous` for everybody; without it you, as you ask")
     action = TextField(max_length=40, help_text="read, write, overwrite, delete or manage; or a global permission")
     repository = TextField(required=False, max_length=100, help_text="its key; without it a global permission is asked for")
-    path = TextField(required=False, allow_blank=True, max_length=1024, help_text="of an artefact, or the name of a package; without it any")
+    path = TextField(
+        required=False, allow_blank=True, max_length=1024, help_text="of an artefact, or a package; without it any"
+    )  # fmt: skip
     token = TextField(required=False, max_length=18, help_text="the id of a token of theirs, with which they would ask")
     scope = TextField(required=False, max_length=8000, help_text="scopes that a token of theirs would have, with spaces between")
 
@@ -37,8 +38,10 @@ class Explain(Resource):
 
     def get(self, request: Request) -> HttpResponse:
         """Which grants and scopes allow it, or what is missing."""
-        asked = {name: self.asked.get(name, "") for name in ("user", "action", "repository", "path", "token", "scope")}
-        return self.answer(explained_document(answer(self.caller, open_on_loopback(request._request, self.caller.repositories), **asked)))
+        words = ("user", "action", "repository", "path", "token", "scope")
+        implied = open_on_loopback(request._request, self.caller.repositories)
+        found = answer(self.caller, implied, **{word: self.asked.get(word, "") for word in words})
+        return self.answer(explain.document(found))
 
 
 def answer(
@@ -84,43 +87,3 @@ def _token(caller: Caller, number: str) -> Token:
     if found is None or not seen:
         raise hidden(caller, number)
     return found
-
-
-def explained_document(found: Explained) -> dict[str, Any]:
-    return {
-        "user": found.actor.name,
-        "token": found.actor.token_id,
-        "action": found.action,
-        "repository": found.repository,
-        "path": found.path,
-        "package": found.package,
-        "path_is": "" if not found.path else "artefact" if found.of_path else "package",
-        "allowed": found.allowed,
-        "why": found.why,
-        "steps": [_verdict(step) for step in found.steps],
-        "members": [_verdict(member) for member in found.members],
-    }
-
-
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "permission": verdict.permission,
-        "repository": verdict.repository,
-        "allowed": verdict.allowed,
-        "missing": verdict.missing,
-        "grants": [_reason(reason) for reason in verdict.grants],
-        "near": [_reason(reason) for reason in verdict.near],
-        "scopes": None if verdict.scopes is None else list(verdict.scopes),
-    }
-
-
-def _reason(reason: Reason) -> dict[str, Any]:
-    return {
-        "text": str(reason),
-        "role": reason.role,
-        "to": reason.kind,
-        "name": reason.name,
-        "repositories": reason.repository,
-        "paths": reason.path,
-        "through": [{"external": one.external, "source": one.source} for one in reason.through],
-    }

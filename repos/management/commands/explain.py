@@ -8,7 +8,6 @@ from django.core.management.base import BaseCommand, CommandParser
 from accounts import epoch, tokens
 from accounts.explain import Verdict
 from repos import catalogue, explain
-from repos.api.explain import explained_document
 from repos.caller import open_to
 from repos.explain import Asker, Explained
 from repos.management.told import told
@@ -35,16 +34,14 @@ class Command(BaseCommand):
         with told(returncode=2):
             found = self._found(**{name: options[name] for name in ("user", "action", "repository", "path", "token", "scope")})
         if options["format"] == "json":
-            self.stdout.write(json.dumps(explained_document(found), indent=2))
+            self.stdout.write(json.dumps(explain.document(found), indent=2))
         else:
             self.stdout.write("\n".join(lines(found)))
         if not found.allowed:
             raise SystemExit(1)
         return None
 
-    def _found(
-        self, user: str, action: str, repository: str, path: str, token: str | None, scope: list[str] | None
-    ) -> Explained:
+    def _found(self, user: str, action: str, repository: str, path: str, token: str | None, scope: list[str] | None) -> Explained:
         now = epoch.current()
         there = catalogue.repositories(now)
         one = tokens.find(token) if token is not None else None
@@ -56,7 +53,9 @@ def lines(found: Explained) -> list[str]:
     """An answer as text."""
     told = [("may" if found.allowed else "may not") + ("" if found.allowed else f": {found.why}")]
     if found.path:
-        told.append(f"  {found.path} is " + (f"of the package {found.package}" if found.of_path else "taken for a package's name"))
+        told.append(
+            f"  {found.path} is " + (f"of the package {found.package}" if found.of_path else "taken for a package's name")
+        )
     for step in found.steps:
         told += _step(step)
     if found.members:
