@@ -19,8 +19,9 @@ from accounts.actors import ANONYMOUS, Actor
 from accounts.explain import Reason, Verdict
 from accounts.models import Token, User
 from accounts.permissions import ANONYMOUS_USER, GLOBAL_PERMISSIONS, PERMISSIONS, REPOSITORY_PERMISSIONS
-from problems import Malformed, MethodRefused
-from repos import paths
+from problems import Forbidden, Malformed, MethodRefused
+from repos import paths, usage
+from repos.caller import Caller
 from repos.catalogue import Repo
 from repos.needs import READ, Need, behind, to_do, to_see
 
@@ -134,6 +135,51 @@ def ask(asker: Asker, who: Somebody, action: str, key: str, path: str, repositor
     if not asker.sees(key):
         return question.by_name()
     return question.missing() if repo is None else question.inside(repo)
+
+
+def asked(
+    caller: Caller, implied: Implied, *, user: str, action: str, repository: str, path: str, token: str, scope: str
+) -> Explained:
+    """To a question of the caller's. `implied`: what is open to who asks as they do. Raises NotFound, Forbidden, Malformed."""
+    asker = Asker(caller.rights, own=user in ("", caller.actor.name, ANONYMOUS_USER))
+    if not asker.own:
+        _check_may_ask(caller, asker, repository)
+    who = _about(caller, implied, user or caller.actor.name, token, scope)
+    return ask(asker, who, action, repository, path, caller.repositories.values())
+
+
+def _check_may_ask(caller: Caller, asker: Asker, repository: str) -> None:
+    if caller.rights.allows_globally("user:manage"):
+        usage.exercised(caller.actor, [("user:manage", "")])
+    elif repository and asker.manages(repository):
+        usage.exercised(caller.actor, [(MANAGE, repository)])
+    else:
+        raise Forbidden(
+            f"{caller.actor.name} may ask about themselves; about others it takes user:manage, or repository:manage on the"
+            " repository that is asked about",
+            rule="user:manage",
+        )
+
+
+def _about(caller: Caller, implied: Implied, name: str, token: str, scope: str) -> Somebody:
+    """Who asks about themselves with a narrowed token is told what that may, and no more."""
+    own = name == caller.actor.name
+    narrowed = scopes.checked(scope.split()) if scope else None
+    if own and not token and narrowed is None:
+        return Somebody(caller.actor, caller.rights)
+    found = _token(caller, token) if token else None
+    if own and caller.actor.scopes is not None and (found is None or found.pk != caller.actor.token_id):
+        raise Forbidden("a token with scopes asks about itself alone; sign in otherwise to ask more", rule="token.scopes")
+    return somebody(name, caller.epoch, implied, found, narrowed)
+
+
+def _token(caller: Caller, number: str) -> Token:
+    """One of the caller's; of who manages users anybody's. Any other is as absent."""
+    found = Token.objects.filter(pk=int(number)).first() if number.isdecimal() else None
+    seen = found is not None and (found.user_id == caller.actor.user_id or caller.rights.allows_globally("user:manage"))
+    if found is None or not seen:
+        raise problems.absent(number)
+    return found
 
 
 @dataclass(frozen=True)

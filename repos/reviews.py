@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -37,15 +38,16 @@ COMMENT = 1000
 
 @jobs.kind("review", every=duration("1h"), keep=duration("2d"))
 def run(job: jobs.Running) -> dict[str, Any]:
-    """The reports whose time has come round."""
-    every = _settings().get("every")
-    if not every:
-        return {"made": 0}
-    made = make(made_before=timezone.now() - duration(every), told=job.progress)
-    return {"made": len(made)}
+    return {"made": len(come_round(job.progress))}
 
 
 # When they are made
+
+
+def come_round(told: Callable[[int], Any] = lambda done: None) -> list[Review]:
+    """Make the reports whose time has come; none where the configuration does not say how often."""
+    every = _settings().get("every")
+    return make(made_before=timezone.now() - duration(every), told=told) if every else []
 
 
 def owners() -> dict[str, str]:
@@ -59,7 +61,11 @@ def owners() -> dict[str, str]:
 
 
 def make(
-    only: str | None = None, *, made_by: str = "", made_before: datetime | None = None, told: Any = lambda done: None
+    only: str | None = None,
+    *,
+    made_by: str = "",
+    made_before: datetime | None = None,
+    told: Callable[[int], Any] = lambda done: None,
 ) -> list[Review]:
     """A report for each owner and the installation, or for `only` one (empty: the installation).
 
