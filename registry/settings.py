@@ -81,5 +81,8 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     # django.request repeats every answer of 4xx and 5xx; what went wrong here has a traceback
     "filters": {"failures": {"()": "django.utils.log.CallbackFilter", "callback": lambda record: record.exc_info}},
-    "loggers": {"django.request": {"level": "ERROR", "filters": ["failures"]}},
+    "loggers": {
+        "django.request": {"level": "ERROR", "filters": ["failures"]},
+        "django.security.csrf": {"level": "ERROR"},  # what strangers send may come in floods
+    },
 }

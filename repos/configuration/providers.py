@@ -84,7 +84,7 @@ class Providers(Sources):
             people.suspend(identity)
 
     def check_whole(self) -> None:
-        """Each issuer once, and no name that a directory has: by the two it is told for whom and for which groups a source speaks."""
+        """Each issuer once, and no name that a directory has: the two say for whom and for which groups a source speaks."""
         taken: dict[str, str] = {}
         for row in Source.objects.filter(kind=self.kind).order_by("name"):
             other = taken.setdefault(row.settings["issuer"], row.name)

@@ -95,7 +95,7 @@ def caller_of(request: HttpRequest) -> Caller:
 
 def user_of(request: HttpRequest) -> User:
     """The user who is signed in."""
-    return User.objects.get(pk=caller_of(request).actor.user_id or 0)
+    return request.person  # type: ignore[attr-defined]
 
 
 def refused(
@@ -127,6 +127,7 @@ def secure(request: HttpRequest) -> bool:
 def _caller(request: HttpRequest) -> Caller:
     now = epoch.current()
     user = get_user(request)
+    request.person = user  # type: ignore[attr-defined]
     actor = actor_of(user) if isinstance(user, User) else ANONYMOUS
     if not actor.anonymous:
         sessions.seen(request.session)

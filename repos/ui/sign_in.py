@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from django.contrib.auth import login, logout
@@ -22,7 +23,8 @@ COOKIE = "entrepot-sign-in"
 """What a browser keeps while its user is at a provider: `flow.Begun`."""
 LONGEST_NAME = 150
 LONGEST_PASSWORD = 4096
-LONGEST_NEXT = 1000
+OWN_PATH = re.compile(r"/[!-\[\]-~]{0,1000}")
+"""A path with a query as browsers send it: ASCII without spaces, and without what some take for a slash."""
 
 
 @page("GET", "POST", to_all=True)
@@ -100,7 +102,7 @@ def _refused(by: str, problem: Problem, name: str = "") -> None:
 
 def _within(next: str) -> str:
     """An address to go on to, if it is one of this site's own; else the first page."""
-    own = next.startswith("/") and len(next) <= LONGEST_NEXT and url_has_allowed_host_and_scheme(next, allowed_hosts=None)
+    own = OWN_PATH.fullmatch(next) and url_has_allowed_host_and_scheme(next, allowed_hosts=None)
     return next if own else reverse("ui:home")
 
 

@@ -7,8 +7,10 @@ import json
 import pytest
 from django.urls import get_resolver
 
+from accounts.sessions import digest
 from repos.api.permissions import Nobody
 from tests.parts.api import ADMIN, PASSWORD, Api, rule
+from tests.parts.browser import Browser
 
 CAST = ("nobody", "outsider", "reader", "owner", "clerk", "admin", "narrowed")
 """Nobody is anonymous. The reader may read the repository `here`, the owner all of it, the clerk manage users; narrowed is the
@@ -21,6 +23,11 @@ SIGNED_IN = "401 200 200 200 200 200 200"
 OPEN = "200 200 200 200 200 200 200"
 NO_SUCH_JOB = "401 404 404 404 404 404 404"
 GRANT = {"role": "reader", "users": ["reader"], "repositories": ["here"]}
+
+
+def provider(name: str) -> dict[str, str]:
+    return {"issuer": f"https://{name}.example.org", "client_id": "entrepot"}
+
 
 TABLE = {
     ("GET", "v1/"): ("", None, OPEN),
@@ -64,6 +71,14 @@ TABLE = {
     ("POST", "v1/tokens/"): ("tokens/", {}, SIGNED_IN.replace("200", "201")),
     ("GET", "v1/tokens/<int:number>/"): ("tokens/{token}/", None, "401 200 404 404 200 200 404"),
     ("DELETE", "v1/tokens/<int:number>/"): ("tokens/{token}/", None, "401 204 404 404 204 204 404"),
+    ("GET", "v1/providers/"): ("providers/", None, OF_USERS),
+    ("GET", "v1/providers/<path:name>/"): ("providers/standing/", None, USERS_ITEM),
+    ("PUT", "v1/providers/<path:name>/"): ("providers/standing/", provider("standing"), USERS_ITEM),
+    ("DELETE", "v1/providers/<path:name>/"): ("providers/doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
+    ("GET", "v1/sessions/"): ("sessions/", None, SIGNED_IN),
+    ("DELETE", "v1/sessions/"): ("sessions/", None, SIGNED_IN),
+    ("GET", "v1/sessions/<str:key>/"): ("sessions/{session}/", None, "401 200 404 404 200 200 404"),
+    ("DELETE", "v1/sessions/<str:key>/"): ("sessions/{session}/", None, "401 204 404 404 204 204 404"),
     ("GET", "v1/jobs/"): ("jobs/", None, SIGNED_IN),
     ("POST", "v1/jobs/"): ("jobs/", {"kind": "none"}, SIGNED_IN.replace("200", "400")),
     ("GET", "v1/jobs/<int:number>/"): ("jobs/999999/", None, NO_SUCH_JOB),
@@ -110,6 +125,7 @@ def world(server):
             ],
             "roles": [{"name": "clerk", "permissions": ["user:manage"]}, *({"name": name} for name in ("standing", *doomed))],
             "groups": [{"name": name} for name in ("standing", *doomed)],
+            "providers": [{"name": name, **provider(name)} for name in ("standing", *doomed)],
             "users": [
                 *({"name": name, "password": PASSWORD} for name in ("outsider", "reader", "owner", "clerk")),
                 *({"name": name} for name in doomed),
@@ -141,6 +157,10 @@ def test_everybody_may_what_the_table_says_and_no_more(world, line, cast):
     outsider = Api(world, ("outsider", PASSWORD))
     if "{token}" in path:
         path = path.format(token=json.loads(outsider.post("tokens/").body)["id"])
+    if "{session}" in path:
+        browser = Browser(world)
+        browser.sign_in("outsider", PASSWORD)
+        path = path.format(session=digest(str(browser.cookie("entrepot-session"))))
     if "grant}" in path:
         grants = Api(world).items("grants/?limit=1000")
         ids = {(grant["role"], *grant["users"], *grant.get("repositories", [])): grant["id"] for grant in grants}
@@ -162,6 +182,7 @@ HIDDEN = [
     ("groups/{}/", "standing"),
     ("users/{}/", "clerk"),
     ("tokens/{}/", "1"),
+    ("providers/{}/", "standing"),
 ]
 
 
