@@ -6,6 +6,7 @@ there is of one that does not exist.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -97,7 +98,7 @@ def somebody(
         return Somebody(ANONYMOUS, rights_of(ANONYMOUS, epoch).plus(implied))
     if token is not None and narrowed is not None:
         raise Malformed("say either a token or scopes", rule="explain.token")
-    user = User.objects.filter(username=name).first()
+    user = User.objects.filter(username=name.replace("\0", "?")).first()  # a NUL is in no name, and PostgreSQL takes none
     if user is None:
         raise problems.absent(name)
     if token is not None and token.user_id != user.pk:
@@ -175,7 +176,7 @@ def _about(caller: Caller, implied: Implied, name: str, token: str, scope: str) 
 
 def _token(caller: Caller, number: str) -> Token:
     """One of the caller's; of who manages users anybody's. Any other is as absent."""
-    found = Token.objects.filter(pk=int(number)).first() if number.isdecimal() else None
+    found = Token.objects.filter(pk=int(number)).first() if re.fullmatch("[0-9]{1,18}", number) else None
     seen = found is not None and (found.user_id == caller.actor.user_id or caller.rights.allows_globally("user:manage"))
     if found is None or not seen:
         raise problems.absent(number)

@@ -194,8 +194,8 @@ def decide(caller: Caller, review: Review, number: int, decision: str, comment: 
     """
     if decision not in ReviewItem.Decision.values:
         raise Malformed("a decision is approve or revoke", rule="review.decision")
-    if len(comment) > COMMENT:
-        raise Malformed(f"a comment has at most {COMMENT} characters", rule="review.comment")
+    if len(comment) > COMMENT or "\0" in comment:
+        raise Malformed(f"a comment has at most {COMMENT} characters, and no NUL", rule="review.comment")
     with transaction.atomic():
         epoch.lock()
         item = ReviewItem.objects.filter(review=review, number=number).first()

@@ -20,6 +20,7 @@ from repos.caller import open_to
 from repos.configuration import engine
 from repos.explain import Asker
 from tests.parts.api import ADMIN, PASSWORD, Api, rule
+from tests.parts.browser import Browser
 
 FILES = ("a/one", "b/two")
 KEYS = ("left", "right", "cache", "both", "sealed")
@@ -334,3 +335,33 @@ def test_the_command_tells_the_same(world):
     assert world.manage("explain", "nosuch", "read", "here", check=False).returncode == 2
     loopback = json.loads(world.manage("explain", "anonymous", "read", "raw-local", "--format", "json").stdout)
     assert loopback["steps"][0]["grants"][0]["text"] == "open, for as long as only this machine can ask"
+
+
+def signed_in(world, name: str) -> Browser:
+    browser = Browser(world)
+    assert browser.sign_in(name, PASSWORD).status == 303
+    return browser
+
+
+def test_the_page_tells_the_same_and_to_the_same(world):
+    assert Browser(world).get("/ui/explain/").status == 303
+    outsider = signed_in(world, "outsider")
+    page = outsider.get("/ui/explain/")
+    assert page.status == 200 and "Who may what" in page.text
+    page = outsider.get("/ui/explain/?action=read&repository=here&path=docs/guide")
+    assert "outsider may." in page.text and "reader to group team on here at docs/**, through sso:team-a of corp" in page.text
+    private, absent = (outsider.get(f"/ui/explain/?action=read&repository={key}") for key in ("secret", "no-such"))
+    assert private.text.replace("secret", "N") == absent.text.replace("no-such", "N")
+    assert "outsider may not." in private.text
+    refused = outsider.get("/ui/explain/?action=read&repository=here&user=carl")
+    assert refused.status == 403 and "about others it takes user:manage" in refused.text
+    assert "carl may not." in signed_in(world, "clerk").get("/ui/explain/?action=read&repository=here&user=carl").text
+    assert outsider.get("/ui/explain/?action=fly&repository=here").status == 400
+    for odd in ("user=%00", "path=%00", "repository=%00", "token=%D9%A1", "token=99999999999999999999"):
+        assert signed_in(world, "clerk").get(f"/ui/explain/?action=read&repository=here&{odd}").status in (200, 400, 404), odd
+    script = outsider.get("/ui/explain/?action=read&repository=%3Cscript%3E&path=%3Cb%3E")
+    assert b"<script>" not in script.body and b"<b>" not in script.body
+
+
+def test_the_page_takes_no_write(world):
+    assert signed_in(world, "outsider").ask("POST", "/ui/explain/", {"action": "read"}).status == 405

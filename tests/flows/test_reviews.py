@@ -19,6 +19,7 @@ from accounts.reviews import report
 from accounts.reviews.facts import Facts
 from repos import hot, reviews, usage
 from tests.parts.api import ADMIN, PASSWORD, Api, rule
+from tests.parts.browser import Browser
 from tests.parts.server import Server
 
 CAST = ("nobody", "outsider", "reader", "olga", "lead", "clerk", "admin", "robot", "expired", "narrowed")
@@ -365,6 +366,46 @@ def test_the_command_makes_and_shows_them(world):
     shown = world.manage("review", "--show", made.split()[1]).stdout
     assert "owner to group team on tools, 1 people" in shown
     assert world.manage("review", "--show", "999999", check=False).returncode == 1
+
+
+def signed_in(world: Server, name: str) -> Browser:
+    browser = Browser(world)
+    assert browser.sign_in(name, PASSWORD).status == 303
+    return browser
+
+
+def test_an_owner_decides_on_the_pages(world, fresh):
+    world.apply({"grants": [{"role": "reader", "users": ["outsider"], "repositories": ["site"]}]})
+    number = fresh("olga")
+    item = items(world, number)["reader to user outsider on site"]
+    action = f"/ui/reviews/{number}/items/{item['number']}/"
+    olga = signed_in(world, "olga")
+    assert f"Review {number}" in olga.get("/ui/reviews/").text
+    page = olga.get(f"/ui/reviews/{number}/")
+    assert "reader to user outsider on site" in page.text
+    done = olga.send(page, action, {"decision": "approve", "comment": "for now <b>"})
+    assert done.status == 303 and done.location.endswith(f"#item-{item['number']}")
+    shown = olga.go(done)
+    assert "Approved by olga" in shown.text and "for now <b>" in shown.text and b"<b>" not in shown.body
+    assert olga.send(olga.get(f"/ui/reviews/{number}/"), action, {"decision": "revoke"}).status == 303
+    assert items(world, number)["reader to user outsider on site"]["state"] == "gone"
+    beyond = items(world, number)["administrator to user admin on *"]
+    refused = olga.send(olga.get(f"/ui/reviews/{number}/"), f"/items/{beyond['number']}/", {"decision": "revoke"})
+    assert refused.status == 403 and "reaches beyond the repositories of olga" in refused.text
+    assert olga.ask("POST", action, {"decision": "approve"}).status == 403, "without the page's own form it is forged"
+    assert olga.send(olga.get("/ui/reviews/"), "/ui/reviews/").status == 409
+
+
+def test_the_pages_tell_anothers_review_and_none_alike(world, fresh):
+    number = fresh("olga")
+    assert Browser(world).get("/ui/reviews/").status == Browser(world).get(f"/ui/reviews/{number}/").status == 303
+    outsider = signed_in(world, "outsider")
+    assert "There is none that you may see" in outsider.get("/ui/reviews/").text
+    pages = [outsider.get(f"/ui/reviews/{one}/") for one in (number, 999_999, 10**30)]
+    assert {(page.status, page.text) for page in pages} == {(404, pages[0].text)}
+    form = outsider.get("/ui/reviews/").form("/ui/reviews/")
+    assert outsider.ask("POST", f"/ui/reviews/{number}/items/1/", {**form.fields, "decision": "approve"}).status == 404
+    assert outsider.send(outsider.get("/ui/reviews/"), "/ui/reviews/").status == 403
 
 
 # In the test's own process
