@@ -19,12 +19,12 @@ from repos.configuration.fields import unknown
 from repos.configuration.providers import Providers
 from repos.configuration.repositories import Repositories
 from repos.configuration.section import Document, Section, secrets_in, shown
-from repos.configuration.singles import Audit, Egress, History, Hosts
+from repos.configuration.singles import Audit, Egress, History, Hosts, Reviews
 from repos.configuration.trusts import Trusts
 
 SECTIONS: tuple[Section, ...] = (
-    Roles(), Directories(), Providers(), Groups(), Users(), Repositories(), History(), Audit(), Egress(), Hosts(), Grants(),
-    Trusts(),
+    Roles(), Directories(), Providers(), Groups(), Users(), Repositories(), History(), Audit(), Egress(), Hosts(), Reviews(),
+    Grants(), Trusts(),
 )  # fmt: skip
 """In the order in which they are written, so that what is named is there already. They are removed from the other way round."""
 
@@ -141,8 +141,8 @@ def export() -> dict[str, Any]:
     """The document that `apply` takes, of all that is stored. Secrets are the names of environment variables."""
     sections = {section.name: section.export() for section in SECTIONS}
     order = (
-        "repositories", "history", "audit", "egress", "hosts", "roles", "directories", "providers", "groups", "users", "grants",
-        "trusts",
+        "repositories", "history", "audit", "egress", "hosts", "reviews", "directories", "providers", "roles", "groups", "users",
+        "grants", "trusts",
     )  # fmt: skip
     return {"version": documents.VERSION, **{name: sections[name] for name in order if sections[name]}}
 

@@ -29,6 +29,8 @@ class Section:
     rests_on: ClassVar[frozenset[str]] = frozenset()
     """Sections whose changes it has to fit to too, see `check_whole`."""
 
+    address: ClassVar[str] = ""
+    """Its address in the API, where that is not its name."""
     listed: ClassVar[bool] = True
     """Whether it is a list of items, and not one."""
 

@@ -77,6 +77,15 @@ TABLE = {
     ("PUT", "v1/audit/retention/"): ("audit/retention/", {}, CONFIGURATION),
     ("GET", "v1/audit/"): ("audit/", None, CONFIGURATION),
     ("GET", "v1/audit/export/"): ("audit/export/", None, CONFIGURATION),
+    ("GET", "v1/explain/"): ("explain/?action=read&repository=here", None, SIGNED_IN),
+    ("GET", "v1/reviews/"): ("reviews/", None, SIGNED_IN),
+    ("POST", "v1/reviews/"): ("reviews/", {}, "401 403 403 403 201 201 403"),
+    ("GET", "v1/reviews/<int:number>/"): ("reviews/{review}/", None, USERS_ITEM),
+    ("GET", "v1/reviews/<int:number>/items/<int:item>/"): ("reviews/{review}/items/1/", None, USERS_ITEM),
+    ("PUT", "v1/reviews/<int:number>/items/<int:item>/decision/"): (
+        "reviews/{review}/items/1/decision/", {"decision": "approve"}, USERS_ITEM),
+    ("GET", "v1/review-settings/"): ("review-settings/", None, OF_USERS),
+    ("PUT", "v1/review-settings/"): ("review-settings/", {}, OF_USERS),
     ("GET", "v1/tokens/"): ("tokens/", None, SIGNED_IN),
     ("POST", "v1/tokens/"): ("tokens/", {}, SIGNED_IN.replace("200", "201")),
     ("GET", "v1/tokens/<int:number>/"): ("tokens/{token}/", None, "401 200 404 404 200 200 404"),
@@ -173,6 +182,8 @@ def test_everybody_may_what_the_table_says_and_no_more(world, line, cast):
         browser = Browser(world)
         browser.sign_in("outsider", PASSWORD)
         path = path.format(session=digest(str(browser.cookie("entrepot-session"))))
+    if "{review}" in path:
+        path = path.format(review=json.loads(Api(world).post("reviews/").body)["items"][0]["id"])
     if "grant}" in path:
         grants = Api(world).items("grants/?limit=1000")
         ids = {(grant["role"], *grant["users"], *grant.get("repositories", [])): grant["id"] for grant in grants}
