@@ -413,7 +413,7 @@ def told(world: World, line: Line, state: str, path: str, answer: Answer) -> tup
     def plain(text: str) -> str:
         return re.sub(rf"\b{re.escape(name)}\b", "NAME", text.replace(path, "ADDRESS"))
 
-    skipped = {"Date", "X-Request-Id"} | ({"Content-Length"} if line.of_other_length else set())
+    skipped = {"Date", "Server", "X-Request-Id"} | ({"Content-Length"} if line.of_other_length else set())
     headers = tuple(sorted((key, plain(value)) for key, value in answer.headers.items() if key not in skipped))
     body = re.sub(r'"(token|access_token|issued_at)": "[^"]+"', r"\1", answer.body.decode(errors="replace"))
     return f"{answer.status} {plain(answer.reason)}", headers, plain(body)
