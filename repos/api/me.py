@@ -16,7 +16,7 @@ from repos.serve import base_url
 
 COLLECTIONS = ("configuration", "schema", "me", "repositories", "history", "egress", "hosts", "roles", "groups", "users",
                "grants", "directories", "providers", "trusts", "tokens", "sessions", "exchange", "jobs", "audit", "explain",
-               "reviews", "review-settings")  # fmt: skip
+               "reviews")  # fmt: skip
 
 
 class Index(Resource):

@@ -21,8 +21,6 @@ class Section:
     name: ClassVar[str]
     item: ClassVar[type[Item]]
     identity_key: ClassVar[str] = "name"
-    address: ClassVar[str] = ""
-    """Where the API has it, where that is not its name."""
     permission: ClassVar[str] = "system:manage"
     """What it takes to change it."""
 
@@ -31,6 +29,7 @@ class Section:
 
     address: ClassVar[str] = ""
     """Its address in the API, where that is not its name."""
+
     listed: ClassVar[bool] = True
     """Whether it is a list of items, and not one."""
 

@@ -67,7 +67,7 @@ class AuditItem(Item):
 
 class Audit(Single):
     name = "audit"
-    address = "audit/retention"
+    address = "audit/settings"
     item = AuditItem
     example = "{keep: 400d}"
 
@@ -157,7 +157,7 @@ class Reviews(Single):
     """How often grants, tokens and accounts are to be looked at; without `every` only when somebody asks for it."""
 
     name = "reviews"
-    address = "review-settings"
+    address = "reviews/settings"
     permission = "user:manage"
     item = ReviewsItem
     example = "{every: 90d}"

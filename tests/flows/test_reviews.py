@@ -350,14 +350,14 @@ def test_what_is_undecided_for_long_is_told_to_be_overdue(world, fresh):
 
 def test_they_come_round_when_the_configuration_says_how_often(world):
     before = world.query("SELECT count(*) FROM accounts_review")[0]
-    assert Api(world).put("review-settings/", {"every": "0d"}).status == 400
-    assert Api(world).put("review-settings/", {"every": "90d", "unused": "30d", "stale": "60d"}).status == 200
+    assert Api(world).put("reviews/settings/", {"every": "0d"}).status == 400
+    assert Api(world).put("reviews/settings/", {"every": "90d", "unused": "30d", "stale": "60d"}).status == 200
     world.execute("UPDATE accounts_review SET made_at = '2026-01-01 00:00:00+00:00'")
     done = world.manage("shell", "-c", "from repos import reviews; print(len(reviews.come_round()), len(reviews.come_round()))")
     assert done.stdout.split()[-2:] == ["3", "0"], "one for each owner and the installation, and no second one before its time"
     assert world.query("SELECT count(*) FROM accounts_review")[0] == before + 3
     assert world.query("SELECT unused, stale, made_by FROM accounts_review ORDER BY id DESC LIMIT 1") == ("30d", "60d", "")
-    assert Api(world).put("review-settings/", {}).status == 200
+    assert Api(world).put("reviews/settings/", {}).status == 200
 
 
 def test_the_command_makes_and_shows_them(world):
