@@ -15,3 +15,8 @@ def _the_audit_can_be_emptied() -> Iterator[None]:
         patch.setattr(appendonly, "ensure", lambda: None)
         patch.setattr(audit, "_write_soon", lambda: None)  # its thread would outlive a test's database
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_noticed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "_notices", audit._Notices())
