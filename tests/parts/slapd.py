@@ -54,7 +54,7 @@ include {folder}/ad.schema
 modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload ppolicy
-allow bind_anon_cred
+allow bind_anon_dn
 pidfile {folder}/slapd.pid
 TLSCertificateFile {folder}/cert.pem
 TLSCertificateKeyFile {folder}/key.pem
