@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pytest
@@ -30,6 +31,10 @@ def provider(name: str) -> dict[str, str]:
     return {"issuer": f"https://{name}.example.org", "client_id": "entrepot"}
 
 
+DIRECTORY = {"url": "ldaps://127.0.0.1:1", "users": {"base": "ou=people,dc=example,dc=org"}}
+LDAP = importlib.util.find_spec("ldap") is not None
+"""Without python-ldap there can be no directory."""
+
 TABLE = {
     ("GET", "v1/"): ("", None, OPEN),
     ("GET", "v1/schema/"): ("schema/", None, OPEN),
@@ -49,6 +54,10 @@ TABLE = {
     ("GET", "v1/roles/<path:name>/"): ("roles/standing/", None, USERS_ITEM),
     ("PUT", "v1/roles/<path:name>/"): ("roles/standing/", {}, USERS_ITEM),
     ("DELETE", "v1/roles/<path:name>/"): ("roles/doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
+    ("GET", "v1/directories/"): ("directories/", None, OF_USERS),
+    ("GET", "v1/directories/<path:name>/"): ("directories/standing/", None, USERS_ITEM),
+    ("PUT", "v1/directories/<path:name>/"): ("directories/standing/", DIRECTORY, USERS_ITEM),
+    ("DELETE", "v1/directories/<path:name>/"): ("directories/doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
     ("GET", "v1/groups/"): ("groups/", None, OF_USERS),
     ("GET", "v1/groups/<path:name>/"): ("groups/standing/", None, USERS_ITEM),
     ("PUT", "v1/groups/<path:name>/"): ("groups/standing/", {}, USERS_ITEM),
@@ -144,7 +153,11 @@ def world(server):
             ],
             "roles": [{"name": "clerk", "permissions": ["user:manage"]}, *({"name": name} for name in ("standing", *doomed))],
             "groups": [{"name": name} for name in ("standing", *doomed)],
+<<<<<<< HEAD
             "providers": [{"name": name, **provider(name)} for name in ("standing", *doomed)],
+=======
+            **({"directories": [{"name": name, **DIRECTORY} for name in ("standing", *doomed)]} if LDAP else {}),
+>>>>>>> directories
             "users": [
                 *({"name": name, "password": PASSWORD} for name in ("outsider", "reader", "owner", "clerk")),
                 *({"name": name} for name in doomed),
@@ -175,6 +188,8 @@ def somebody(world, name: str) -> Api:
 @pytest.mark.parametrize("line", TABLE, ids=" ".join)
 def test_everybody_may_what_the_table_says_and_no_more(world, line, cast):
     path, body, statuses = TABLE[line]
+    if path.startswith("directories/") and not LDAP:
+        pytest.skip("python-ldap is not installed, so there is no directory")
     outsider = Api(world, ("outsider", PASSWORD))
     if "{token}" in path:
         path = path.format(token=json.loads(outsider.post("tokens/").body)["id"])
@@ -203,7 +218,11 @@ HIDDEN = [
     ("repositories/{}/changes/1/", "secret"),
     ("roles/{}/", "clerk"),
     ("groups/{}/", "standing"),
+<<<<<<< HEAD
     ("trusts/{}/", "standing"),
+=======
+    ("directories/{}/", "standing"),
+>>>>>>> directories
     ("users/{}/", "clerk"),
     ("tokens/{}/", "1"),
     ("providers/{}/", "standing"),

@@ -1,4 +1,7 @@
-"""A private OpenLDAP on loopback, from Debian's package: TLS by a CA of its own, and limits as real directories have them."""
+"""A private OpenLDAP on loopback, from Debian's package: TLS by a CA of its own, and limits as real directories have them.
+
+Like Active Directory, and unlike OpenLDAP by default, it takes a bind with a name and an empty password for one that succeeds.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,7 @@ include {folder}/ad.schema
 modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload ppolicy
+allow bind_anon_dn
 pidfile {folder}/slapd.pid
 TLSCertificateFile {folder}/cert.pem
 TLSCertificateKeyFile {folder}/key.pem
