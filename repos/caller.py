@@ -23,10 +23,10 @@ from accounts.authenticate import CHALLENGE, authenticate
 from problems import Forbidden, Malformed, Problem, StorageFull, Unauthenticated, Unavailable
 from repos import catalogue, database, usage
 from repos.catalogue import Catalogue, Repo
+from repos.needs import READ
 
 log = logging.getLogger("entrepot.gate")
 
-READ = "artifact:read"
 UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
@@ -94,7 +94,8 @@ def known(request: HttpRequest, identity: Identity) -> Caller:
     if identity.actor.token_id is not None:
         usage.write_soon()
     there = catalogue.load(identity.epoch)
-    rights = rights_of(identity.actor, identity.epoch).plus(_open_on_loopback(request, there.repositories))
+    rights = rights_of(identity.actor, identity.epoch).plus(open_on_loopback(request, there.repositories))
+    request.token_ends = identity.actor.ends  # type: ignore[attr-defined]
     return Caller(identity.actor, rights, there, identity.epoch)
 
 
@@ -172,7 +173,15 @@ def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase
     return response
 
 
-def _open_on_loopback(
+def warn(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Tell who came with a token that expires soon when it does. Not part of an answer that is kept for others."""
+    ends = getattr(request, "token_ends", None)
+    if ends is not None:
+        response.headers["X-Entrepot-Token-Expires"] = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return response
+
+
+def open_on_loopback(
     request: HttpRequest, repositories: Mapping[tuple[str, str], Repo]
 ) -> tuple[tuple[frozenset[str], str, str], ...]:
     """What the first start made may be read by all, for as long as only this machine can ask.
@@ -180,6 +189,11 @@ def _open_on_loopback(
     A page in a browser here may ask by a name of its own (DNS rebinding), and a proxy here for others: neither counts.
     """
     proxied = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Via"))
-    if proxied or not settings.ENTREPOT.open_to(request.META.get("HTTP_HOST", "localhost")):
+    return () if proxied else open_to(request.META.get("HTTP_HOST", "localhost"), repositories)
+
+
+def open_to(host: str, repositories: Mapping[tuple[str, str], Repo]) -> tuple[tuple[frozenset[str], str, str], ...]:
+    """What is open so to who asks this host."""
+    if not settings.ENTREPOT.open_to(host):
         return ()
     return tuple((frozenset({READ}), repo.key, "") for repo in repositories.values() if repo.seeded)

@@ -147,10 +147,14 @@ class Repo:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Every usable repository by (format key, key), and the hosts that lead to one each: by name, name and port, or `:port`."""
+    """Every usable repository by (format key, key), and the hosts that lead to one each: by name, name and port, or `:port`.
+
+    `egress`: networks in which what is named by parts outside may be, besides public addresses.
+    """
 
     repositories: Mapping[tuple[str, str], Repo] = field(default_factory=dict)
     hosts: Mapping[str, str] = field(default_factory=dict)
+    egress: tuple[str, ...] = ()
 
     def behind(self, host: str, format: str) -> Repo | None:
         """The repository of a format to which the host of a request, as its Host header says it, leads by itself."""
@@ -210,7 +214,8 @@ def _load() -> Catalogue:
     egress = _setting("egress").get("allow", ())
     plain = {row.key: _repo(row, {}, egress) for row in rows if row.kind != models.Repository.Kind.VIRTUAL}
     virtual = {row.key: _repo(row, plain, egress) for row in rows if row.kind == models.Repository.Kind.VIRTUAL}
-    return Catalogue({(repo.format.key, repo.key): repo for repo in (plain | virtual).values()}, _setting("hosts"))
+    found = {(repo.format.key, repo.key): repo for repo in (plain | virtual).values()}
+    return Catalogue(found, _setting("hosts"), tuple(egress))
 
 
 def load_one(row: models.Repository) -> Repo:

@@ -25,6 +25,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
+from basics import connector
 from problems import (
     Conflict,
     Forbidden,
@@ -349,7 +350,7 @@ class Fill:
         for chunk in answer.chunks():
             incoming.write(chunk)
             unheard += len(chunk)
-            if upstream.keeps_pace(unheard, self._heard):
+            if connector.keeps_pace(unheard, self._heard):
                 self._hear()
                 unheard = 0
             with self._changed:

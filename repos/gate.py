@@ -18,11 +18,12 @@ from django.views.decorators.csrf import csrf_exempt
 from accounts.access import Rights
 from accounts.actors import Actor
 from problems import Forbidden, Malformed, MethodRefused, Problem, Unauthenticated, absent
-from repos import hot, paths
+from repos import hot, paths, usage
 from repos.call import Call
-from repos.caller import READ, Caller, arriving, finish, note_refusal, problem_of, recognise, refusal
+from repos.caller import Caller, arriving, finish, note_refusal, problem_of, recognise, refusal, warn
 from repos.catalogue import Repo
 from repos.format import Format, Route
+from repos.needs import READ, to_do, to_see
 
 INSUFFICIENT = "insufficient_scope"
 """The rule by which a pass is not enough (RFC 6750 section 3.1)."""
@@ -41,7 +42,7 @@ def door(form: Format) -> Callable[[HttpRequest], HttpResponseBase]:
                 response = _refused(request, form, target, problem_of(request, error))
             response = finish(request, response)
             hot.keep(request, response)
-            return response
+            return warn(request, response)
 
     return answer
 
@@ -72,32 +73,30 @@ def enter(request: HttpRequest, form: Format, target: str) -> tuple[Call, Route,
     key, repo, path, root = _named(caller, request, form, target)
     package = form.package(path)
     request.asked_for = key, path  # type: ignore[attr-defined]
-    if repo is None or not _visible(caller, key, package):
+    if repo is None or not _visible(caller, repo, package):
         if repo is not None and not caller.actor.anonymous:
             _note(request, Forbidden("", rule=READ))  # which is told as if it were not there
         raise _hidden(caller.actor, path)
     route, names = _route(form, request.method or "", path)
-    if route.action == "read" and not caller.rights.allows(READ, key, package or None):
-        raise _insufficient("read")
-    asked = repo
-    if route.action != "read":
-        repo = _writable(repo)
-        if not caller.rights.allows(f"artifact:{route.action}", repo.key, package):
-            if caller.actor.by_pass and not _own(caller).allows(f"artifact:{route.action}", repo.key, package):
-                _note(request, Forbidden("", rule=f"artifact:{route.action}"))  # no other pass would do either
-            raise _not_allowed(caller.actor, route.action, asked, package)
+    need = to_do(repo, route.action, package)
+    if not need.met_by(caller.rights):
+        if caller.actor.by_pass and not need.met_by(_own(caller)):
+            _note(request, Forbidden("", rule=need.permission))  # no other pass would do either
+        raise _not_allowed(caller.actor, route.action, repo, package)
     accept = request.headers.get("Accept", "")
     call = Call(
-        repo=repo, path=path, actor=caller.actor, rights=caller.rights, accept=accept,
-        request=request, through=asked, epoch=caller.epoch, root=root,
+        repo=need.repo, path=path, actor=caller.actor, rights=caller.rights, accept=accept,
+        request=request, through=repo, epoch=caller.epoch, root=root,
+        used=((READ, key), (need.permission, need.repo.key)),
     )  # fmt: skip
+    usage.exercised(call.actor, call.used)
     return call, route, names
 
 
-def _visible(caller: Caller, key: str, package: str) -> bool:
+def _visible(caller: Caller, repo: Repo, package: str) -> bool:
     """Whether the caller may know of it. What a pass narrows is what they do, not what they know."""
     rights = _own(caller) if caller.actor.by_pass else caller.rights
-    return rights.allows(READ, key, package or None)
+    return to_see(repo, package).met_by(rights)
 
 
 def _own(caller: Caller) -> Rights:
@@ -169,18 +168,6 @@ def _method_refused(method: str, others: Iterable[str]) -> MethodRefused:
     methods = set(others)
     allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
     return MethodRefused(f"{method} is not for this path; {allowed} are", rule="method", headers={"Allow": allowed})
-
-
-def _writable(repo: Repo) -> Repo:
-    """The local repository that a write to `repo` goes to."""
-    if repo.is_local:
-        return repo
-    if repo.is_virtual and repo.deploy_to is not None:
-        return repo.deploy_to
-    why = "is a virtual repository without deploy_to" if repo.is_virtual else "is a remote repository"
-    raise MethodRefused(
-        f"{repo.key} {why} and takes no uploads; use a local one", rule="repository.kind", headers={"Allow": "GET, HEAD"}
-    )
 
 
 def _not_allowed(actor: Actor, action: str, repo: Repo, package: str) -> Problem:

@@ -47,6 +47,7 @@ def get(call: Call, *, cached_only: bool = False) -> HttpResponseBase:
 
 def found_answer(call: Call, found: Found | Fill) -> HttpResponseBase:
     """Answer with what was found: bytes that are here, or that are on their way."""
+    usage.exercised(call.actor, call.used_of(found.repo.id if isinstance(found, Fill) else found.repository_id))
     return _streamed(call, found) if isinstance(found, Fill) else blob(call, found)
 
 
@@ -81,6 +82,8 @@ def parts(query: Query, *, cached_only: bool = False) -> tuple[list[bytes], date
             refusal = refusal or error
             continue
         found.append(content)
+        if isinstance(query, Call):
+            usage.exercised(query.actor, query.used_of(repo.id))
         stale_since = min(filter(None, (stale_since, checked_at)), default=None)
     if not found:
         raise refusal or absent(query.path)

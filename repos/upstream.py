@@ -12,45 +12,25 @@ import base64
 import binascii
 import contextlib
 import hashlib
-import http.client
-import io
 import os
 import re
-import socket
-import ssl
-import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
-from urllib.parse import urljoin
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError
-from urllib3.exceptions import TimeoutError as UrllibTimeout
-from urllib3.util import parse_url
 
-from basics import egress
-from problems import Problem, UpstreamFailed, silent
+from basics.connector import failures, led_to, origin, pool_for, request
+from problems import Problem, UpstreamFailed
 from repos import database
 from repos.blobs import CHUNK
 from repos.catalogue import Upstream
 
 REDIRECTS = 5
 USER_AGENT = "entrepot"
-PLAIN = re.compile(r"[!-\[\]-~]+")
-"""A URL of printable ASCII without back-slashes, which readers of URLs take for different things."""
-CONNECT_SECONDS = 10.0
 CHECK_SECONDS = 5.0
-PACE = 1024
-"""Bytes a second that come at least, on average over each `timeout` of waiting for them."""
-LONGEST = 3600.0
-"""Seconds that one answer may take, however steadily it comes."""
-LARGEST_HEAD = 256 * 1024
-"""Bytes of an answer's head, with what may come before it (1xx), and of its trailers."""
-CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(;.*)?\r?\n")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 DISCARDED = 8 * 1024
 """The most bytes that are read of a body that nobody wants, to keep its connection."""
@@ -134,7 +114,7 @@ class HttpAnswer(Answer):
     def chunks(self) -> Iterator[bytes]:
         """The body, whole or UpstreamFailed. An encoding that was not asked for is undone, if it is gzip, and must end."""
         database.release()
-        with _blamed_on(own=self.own), _failures("upstream.body"), contextlib.closing(self.response):
+        with _blamed_on(own=self.own), failures("upstream.body"), contextlib.closing(self.response):
             if self.encoding not in ("", "gzip", "x-gzip"):
                 raise UpstreamFailed(
                     f"the upstream sent an encoding that was not asked for ({self.encoding[:20]})", rule="upstream.body"
@@ -195,18 +175,6 @@ def answers(upstream: Upstream) -> bool:
     return response.status not in (429, 502, 503, 504)
 
 
-def keeps_pace(count: int, since: float) -> bool:
-    """Whether so many bytes since a moment (of `time.monotonic`) are no drip, which is as good as silence."""
-    return count >= PACE * (time.monotonic() - since)
-
-
-def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port (RFC 6454), read by the same rules by which the connection is made."""
-    parts = parse_url(url)
-    scheme = (parts.scheme or "").lower()
-    return scheme, (parts.host or "").lower(), parts.port or (443 if scheme == "https" else 80)
-
-
 def _plain(headers: Mapping[str, str]) -> dict[str, str]:
     """Names in lower case, and values without control characters (RFC 9110 section 5.5), which a database may not take."""
     return {name.lower(): CONTROL.sub(" ", value) for name, value in headers.items()}
@@ -219,44 +187,16 @@ def _get(upstream: Upstream, url: str, headers: Mapping[str, str], method: str =
     if not configured:
         wanted.pop("Authorization", None)
     database.release()
-    with _failures():
+    with failures():
         changed = os.stat(upstream.ca).st_mtime_ns if upstream.ca else 0
-        pool = _pool_for(upstream.ca, changed, None if configured else upstream.egress)
+        pool = pool_for(upstream.ca, changed, None if configured else upstream.egress)
         try:
-            return _request(pool, method, url, wanted, upstream.timeout)
+            return request(pool, method, url, wanted, upstream.timeout)
         except ProtocolError as error:
             if not isinstance(error.args[-1], ConnectionError):
                 raise
             # an idle connection may have been ended just as it was used again
-            return _request(pool, method, url, wanted, upstream.timeout)
-
-
-def _request(
-    pool: urllib3.PoolManager, method: str, url: str, headers: Mapping[str, str], timeout: float
-) -> urllib3.BaseHTTPResponse:
-    return pool.request(
-        method,
-        url,
-        headers=headers,
-        redirect=False,
-        retries=False,
-        preload_content=False,
-        timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout),
-    )
-
-
-def led_to(url: str, target: str) -> str:
-    """The address that an answer from `url` leads to, as a redirect does. Raises UpstreamFailed where it is none to ask."""
-    try:
-        new = urljoin(url, target)
-        scheme, host, _ = origin(new)
-    except (ValueError, HTTPError):
-        scheme, host, new = "", "", ""
-    if scheme not in ("http", "https") or not host or not PLAIN.fullmatch(new) or parse_url(new).auth:
-        raise UpstreamFailed("the upstream leads to what is no http(s) address", rule="upstream.redirect")
-    if origin(url)[0] == "https" and scheme == "http":
-        raise UpstreamFailed("the upstream leads from https to plain http", rule="upstream.redirect")
-    return new
+            return request(pool, method, url, wanted, upstream.timeout)
 
 
 def credentials(upstream: Upstream) -> dict[str, str]:
@@ -269,124 +209,6 @@ def credentials(upstream: Upstream) -> dict[str, str]:
     return {}
 
 
-@lru_cache(maxsize=64)
-def _pool_for(ca: str, changed: int, allowed: tuple[str, ...] | None) -> urllib3.PoolManager:
-    """Connections to the addresses `allowed` (see `egress.connect`).
-
-    They trust the system's certificates, and those in the file `ca` if one is named, as last `changed`.
-    """
-    context = ssl.create_default_context()
-    if ca:
-        context.load_verify_locations(ca)
-    manager = urllib3.PoolManager(num_pools=32, maxsize=64, ssl_context=context)
-    manager.pool_classes_by_scheme = {
-        "http": _pool_class(urllib3.HTTPConnectionPool, HTTPConnection, allowed),
-        "https": _pool_class(urllib3.HTTPSConnectionPool, HTTPSConnection, allowed),
-    }
-    return manager
-
-
-def _pool_class(pool: Any, connection: Any, allowed: tuple[str, ...] | None) -> Any:
-    """A pool of urllib3's whose connections are made by `egress.connect`, and whose answers come at a pace."""
-
-    class Connection(connection):
-        response_class = _Response
-
-        def _new_conn(self) -> socket.socket:
-            return egress.connect(self._dns_host, self.port, allowed=allowed, timeout=self.timeout)
-
-    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
-
-
-class _Response(http.client.HTTPResponse):
-    """An answer of which a head without end, one that drips, and a line that is cut are errors, as silence is."""
-
-    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any):
-        super().__init__(sock, *arguments, **options)
-        self._pace = _Pace(self.fp.detach(), sock, sock.gettimeout() or CONNECT_SECONDS)
-        self.fp = _Lines(self._pace)
-
-    def begin(self) -> None:
-        """Read the head of the answer proper; what may come before it (1xx) is of no interest (RFC 9110 section 15.2)."""
-        super().begin()
-        while self.status < 200:
-            self.headers = None  # type: ignore[assignment]  # as if none had been read
-            super().begin()
-        self._pace.begin_body()
-
-    def _read_next_chunk_size(self) -> int:
-        """Digits alone (RFC 9112 section 7.1): http.client takes `-1` for a size too, and reads without end then."""
-        size = CHUNK_SIZE.fullmatch(self.fp.readline(LARGEST_HEAD))
-        if size is None:
-            raise http.client.HTTPException("no size of a chunk")
-        return int(size[1], 16)
-
-    def _read_and_discard_trailer(self) -> None:
-        self._pace.begin_lines()
-        super()._read_and_discard_trailer()  # type: ignore[misc]  # typeshed leaves it out
-
-
-class _Lines(io.BufferedReader):
-    """Lines that end; http.client takes what is left of one that was cut for the whole of it.
-
-    Where nothing came at all it may say so itself: the connection was ended before it was used again.
-    """
-
-    raw: _Pace
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        line = super().readline(size)
-        if not line.endswith(b"\n") and len(line) != size and self.raw.begun:
-            raise http.client.IncompleteRead(line)
-        return line
-
-
-class _Pace(io.RawIOBase):
-    """A socket's bytes, as long as PACE of them come a second; only time spent waiting for them counts.
-
-    Lines, which are a head or trailers, have to come within the timeout and are no more than LARGEST_HEAD.
-    """
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, timeout: float):
-        self._raw, self._sock, self._timeout = raw, sock, timeout
-        self._deadline = time.monotonic() + LONGEST
-        self.begun = False
-        self.begin_lines()
-
-    def begin_lines(self) -> None:
-        self._waited, self._count, self._lines = 0.0, 0, True
-
-    def begin_body(self) -> None:
-        self._lines = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if time.monotonic() > self._deadline:
-            raise TimeoutError("the answer has no end")
-        if self._waited >= self._timeout:
-            self._begin_again()
-        self._sock.settimeout(self._timeout - (self._waited if self._lines else 0))
-        began = time.monotonic()
-        count = self._raw.readinto(buffer) or 0
-        self._waited += time.monotonic() - began
-        self._count += count
-        self.begun = self.begun or count > 0
-        if self._lines and self._count > LARGEST_HEAD:
-            raise http.client.HTTPException("the head or the trailers have no end")
-        return count
-
-    def _begin_again(self) -> None:
-        if self._lines or self._count < PACE * self._timeout:
-            raise TimeoutError("too few bytes came in time")
-        self._waited, self._count = 0.0, 0
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
 @contextlib.contextmanager
 def _blamed_on(*, own: bool) -> Iterator[None]:
     """What another host does that an upstream redirected to is no failure of the upstream itself (`repos.circuit`)."""
@@ -396,20 +218,6 @@ def _blamed_on(*, own: bool) -> Iterator[None]:
         if not own:
             failure.rule = failure.rule.replace("upstream.", "redirect.", 1)
         raise
-
-
-@contextlib.contextmanager
-def _failures(rule: str = "upstream.failed") -> Iterator[None]:
-    """Turn what the connection does into the upstream's failures, which `rule` names where it is not silence."""
-    try:
-        yield
-    except UrllibTimeout as error:
-        raise silent() from error
-    except (HTTPError, OSError, ValueError, zlib.error) as error:
-        raise UpstreamFailed(
-            f"the upstream could not be reached or sent an incomplete answer ({type(error).__name__}); try again later",
-            rule=rule,
-        ) from error
 
 
 def _hashed(chunks: Iterator[bytes], hasher: Any) -> Iterator[bytes]:

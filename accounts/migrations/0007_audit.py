@@ -9,7 +9,7 @@ from accounts import appendonly
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('accounts', '0003_sources'),
+        ('accounts', '0006_tokens'),
     ]
 
     operations = [

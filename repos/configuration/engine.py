@@ -14,12 +14,18 @@ from accounts import audit, epoch
 from problems import Conflict, Malformed
 from repos.configuration import documents
 from repos.configuration.accounts import Grants, Groups, Roles, Users, somebody_manages_users
+from repos.configuration.directories import Directories
 from repos.configuration.fields import unknown
+from repos.configuration.providers import Providers
 from repos.configuration.repositories import Repositories
 from repos.configuration.section import Document, Section, secrets_in, shown
-from repos.configuration.singles import Audit, Egress, History, Hosts
+from repos.configuration.singles import Audit, Egress, History, Hosts, Reviews
+from repos.configuration.trusts import Trusts
 
-SECTIONS: tuple[Section, ...] = (Roles(), Groups(), Users(), Repositories(), History(), Audit(), Egress(), Hosts(), Grants())
+SECTIONS: tuple[Section, ...] = (
+    Roles(), Directories(), Providers(), Groups(), Users(), Repositories(), History(), Audit(), Egress(), Hosts(), Reviews(),
+    Grants(), Trusts(),
+)  # fmt: skip
 """In the order in which they are written, so that what is named is there already. They are removed from the other way round."""
 
 
@@ -134,7 +140,10 @@ def _carry_out(plan: Callable[[bool], list[Step]], *, actor: str, guard: Guard |
 def export() -> dict[str, Any]:
     """The document that `apply` takes, of all that is stored. Secrets are the names of environment variables."""
     sections = {section.name: section.export() for section in SECTIONS}
-    order = ("repositories", "history", "audit", "egress", "hosts", "roles", "groups", "users", "grants")
+    order = (
+        "repositories", "history", "audit", "egress", "hosts", "reviews", "directories", "providers", "roles", "groups", "users",
+        "grants", "trusts",
+    )  # fmt: skip
     return {"version": documents.VERSION, **{name: sections[name] for name in order if sections[name]}}
 
 
@@ -176,7 +185,7 @@ def _check_whole(steps: list[Step], *, managed: bool) -> None:
     """Whether all that was written fits together, and somebody is left who can put things right, if somebody was before."""
     touched = {step.section.name for step in steps}
     for section in SECTIONS:
-        if section.name in touched:
+        if touched & {section.name, *section.rests_on}:
             section.check_whole()
     if managed and not somebody_manages_users():
         raise Conflict(

@@ -21,10 +21,14 @@ class Section:
     name: ClassVar[str]
     item: ClassVar[type[Item]]
     identity_key: ClassVar[str] = "name"
-    address: ClassVar[str] = ""
-    """Where the API has it, where that is not its name."""
     permission: ClassVar[str] = "system:manage"
     """What it takes to change it."""
+
+    rests_on: ClassVar[frozenset[str]] = frozenset()
+    """Sections whose changes it has to fit to too, see `check_whole`."""
+
+    address: ClassVar[str] = ""
+    """Its address in the API, where that is not its name."""
 
     listed: ClassVar[bool] = True
     """Whether it is a list of items, and not one."""

@@ -1,4 +1,4 @@
-"""The sections that are one item with keys, and no list: `history`, `audit`, `egress` and `hosts`."""
+"""The sections that are one item with keys, and no list: `history`, `audit`, `egress`, `hosts` and `reviews`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class AuditItem(Item):
 
 class Audit(Single):
     name = "audit"
-    address = "audit/retention"
+    address = "audit/settings"
     item = AuditItem
     example = "{keep: 400d}"
 
@@ -139,3 +139,25 @@ def check_hosts() -> None:
     for host, key in sorted(wanted.items()):
         if key not in there:
             raise Malformed(f"hosts: {host} leads to {key}, which does not exist", rule="hosts.repository")
+
+
+class ReviewsItem(Item):
+    every = DurationField(required=False)
+    unused = DurationField(required=False)
+    stale = DurationField(required=False)
+
+    def validate(self, attrs: dict[str, str]) -> dict[str, str]:
+        for word, text in attrs.items():
+            if not duration(text):
+                raise serializers.ValidationError({word: ["at least 1s is expected"]})
+        return attrs
+
+
+class Reviews(Single):
+    """How often grants, tokens and accounts are to be looked at; without `every` only when somebody asks for it."""
+
+    name = "reviews"
+    address = "reviews/settings"
+    permission = "user:manage"
+    item = ReviewsItem
+    example = "{every: 90d}"

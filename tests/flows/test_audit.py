@@ -387,7 +387,7 @@ def test_what_is_too_old_goes_and_of_too_many_the_oldest_refusals_first(server):
 
 def test_less_than_a_day_cannot_be_configured(world):
     for wrong in ({"keep": "23h"}, {"most": 1}, {"keep": "0s"}):
-        assert Api(world).put("audit/retention/", wrong).status == 400
+        assert Api(world).put("audit/settings/", wrong).status == 400
 
 
 # Exports
@@ -490,7 +490,7 @@ def test_an_auditor_reads_the_audit_and_nothing_else(world):
     api = Api(world, ("auditor", PASSWORD))
     assert api.get("audit/").status == api.get("audit/export/").status == 200
     assert api.get("configuration/").status == 403
-    assert api.put("audit/retention/", {"keep": "1d"}).status == 403
+    assert api.put("audit/settings/", {"keep": "1d"}).status == 403
     assert api.ask("DELETE", "audit/").status == 405
 
 

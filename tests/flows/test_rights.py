@@ -188,5 +188,5 @@ def test_every_url_is_known_to_these_tests():
 
 
 OPEN_TO_ALL = {"", "healthz", "readyz"}
-OF_ITS_OWN = {"api/"}
-"""Mounts whose rights are a table elsewhere: test_api_rights."""
+OF_ITS_OWN = {"api/", "ui/"}
+"""Mounts whose rights are told elsewhere: test_api_rights, test_sign_in."""

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from django.db import connection
 
-from basics import egress
+from basics import connector, egress
 from problems import Problem, UpstreamFailed, silent
 from repos import circuit, upstream
 from repos.catalogue import Upstream
@@ -50,7 +50,7 @@ class Gateway:
         self._heard = heard
         self.failure: Problem | None = None
         self._relayed = 0
-        self._origin = upstream.origin(source.url)
+        self._origin = connector.origin(source.url)
         self._secret = secrets.token_urlsafe(24)
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -132,7 +132,7 @@ class Gateway:
         try:
             page = self._imports(url)
         except Problem as problem:
-            self._note(problem, upstream.origin(url))
+            self._note(problem, connector.origin(url))
             _answer(client, 502)
         else:
             _answer(client, 200, page)
@@ -158,12 +158,12 @@ class Gateway:
 
     def _may_clone(self, url: str) -> bool:
         try:
-            scheme, host, _ = upstream.origin(url)
+            scheme, host, _ = connector.origin(url)
             parts = urlsplit(url)
         except ValueError:
             return False
         return (
-            (scheme == "https" or (self.plain and upstream.origin(url) == self._origin))
+            (scheme == "https" or (self.plain and connector.origin(url) == self._origin))
             and "@" not in parts.netloc
             and not is_loopback_literal(host)
         )
@@ -172,7 +172,7 @@ class Gateway:
 
     def _tunnel(self, client: socket.socket, method: str, target: str, head: bytes, rest: bytes) -> None:
         connect = method == "CONNECT"
-        _, host, port = upstream.origin(f"https://{target}" if connect else target)
+        _, host, port = connector.origin(f"https://{target}" if connect else target)
         origin = ("https" if connect else "http", host, port)
         try:
             server = self._connected(origin)
@@ -216,7 +216,7 @@ class Gateway:
                         return True
                     other.sendall(piece)
                     unheard += len(piece) if one is server else 0
-                if upstream.keeps_pace(unheard, since):
+                if connector.keeps_pace(unheard, since):
                     self._heard()
                     unheard, since = 0, time.monotonic()
         return False
@@ -308,4 +308,4 @@ def _answer(client: socket.socket, status: int, body: bytes = b"") -> None:
 
 
 def _host(url: str) -> str:
-    return upstream.origin(url)[1]
+    return connector.origin(url)[1]

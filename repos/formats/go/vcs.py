@@ -24,6 +24,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from basics import connector
 from problems import Problem, Unavailable, UpstreamFailed, UpstreamOut
 from repos import circuit, upstream
 from repos.blobs import CHUNK
@@ -178,7 +179,7 @@ def _object(text: str) -> dict[str, Any]:
 def _go(source: Upstream, scratch: Scratch, heard: Callable[[], None], *arguments: str) -> tuple[Done, Problem | None]:
     """How a command of go ended, and what its gateway saw go wrong."""
     programs = _programs()
-    with _turn(_turns_of(upstream.origin(source.url))), _turn(PARALLEL), Gateway(source, heard) as gateway:
+    with _turn(_turns_of(connector.origin(source.url))), _turn(PARALLEL), Gateway(source, heard) as gateway:
         environment = _environment(source, gateway, scratch, programs)
         done = run(scratch, [programs["go"], *arguments], environment, cwd=scratch.make("work"), heard=heard)
     return done, gateway.failure
@@ -255,7 +256,7 @@ def _home(scratch: Scratch) -> Path:
 
 def _git_configuration(source: Upstream, gateway: Gateway, scratch: Scratch) -> Path:
     """Git's configuration. The credentials are bound to the scheme, host and port of the configured address."""
-    scheme, host, port = upstream.origin(source.url)
+    scheme, host, port = connector.origin(source.url)
     lines = [
         f"[http]\nproxy = {_quoted(gateway.address_for('git'))}\nproxyAuthMethod = basic\nfollowRedirects = false",
         "[core]\nhooksPath = /dev/null\naskPass =\nfsmonitor = false",
@@ -296,7 +297,7 @@ def _check_nothing_there(source: Upstream, said: str, failure: Problem | None) -
             f"version control did not let this registry in ({_reason(said)}); check the upstream's credentials",
             rule="vcs.credentials",
         )
-    if (answered := STATUS.search(said)) and upstream.origin(answered[1]) == upstream.origin(source.url):
+    if (answered := STATUS.search(said)) and connector.origin(answered[1]) == connector.origin(source.url):
         raise circuit.refused(source, upstream.Answer(int(answered[2]), {}))
     if not (NO_REPOSITORY if GIT_FAILED.search(said) else NOT_THERE).search(said):
         raise UpstreamFailed(f"version control failed: {_reason(said)}", rule="vcs.failed")

@@ -22,13 +22,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from basics import connector
+from basics.connector import origin
 from problems import UpstreamDenied, UpstreamFailed
 from repos import circuit, rows, upstream
 from repos.blobs.stores import store
 from repos.catalogue import Upstream
 from repos.format import Question
 from repos.formats.oci import parse
-from repos.upstream import Answer, origin
+from repos.upstream import Answer
 
 LARGEST_PAGE, LARGEST_LIST = 16 * 1024 * 1024, 64 * 1024 * 1024
 MOST_PAGES = 1000
@@ -209,7 +211,7 @@ class _Registry:
         match = re.search(r"<([^<>]+)>\s*;\s*rel=\"?next\"?", link)
         if match is None:
             return None
-        following = upstream.led_to(url, match[1])
+        following = connector.led_to(url, match[1])
         if origin(following) != origin(self._source.url):
             raise UpstreamFailed("the upstream's list goes on at another host", rule="upstream.redirect")
         return following
@@ -252,7 +254,7 @@ class _Registry:
         if not re.match(r"\s*bearer\s", challenge, re.IGNORECASE):
             return None
         words = {key.lower(): value for key, value in re.findall(r'([a-zA-Z]+)="([^"]*)"', challenge)}
-        realm = upstream.led_to(self._source.url, words.get("realm", ""))
+        realm = connector.led_to(self._source.url, words.get("realm", ""))
         query = {"service": words.get("service", ""), "scope": words.get("scope") or f"repository:{self._prefix}{name}:pull"}
         url = f"{realm}{'&' if '?' in realm else '?'}{urlencode({key: value for key, value in query.items() if value})}"
         answer = upstream.ask(self._token_service(realm), url, {"Accept": "application/json"})

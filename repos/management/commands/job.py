@@ -31,6 +31,7 @@ A job acts for the installation itself, which may everything. Kinds:
   prefetch   fetch all that a text names into a repository's cache: for Go a go.sum, or MODULE@VERSION a line (@latest, @main)
   gc         free what history no longer keeps, as `manage.py gc` does
   expire     close what remote repositories hold and nobody has asked for in cache.unused
+  tokens     have the audit say which tokens expire soon, and forget those that ended long ago
 
 Examples:
   manage.py job run prefetch --repository go --file go.sum --wait

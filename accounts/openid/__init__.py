@@ -1,0 +1,4 @@
+"""Believing what issuers outside say of somebody: OpenID Connect for people, and the tokens of CI jobs.
+
+issuer.py   what an issuer says of itself, its keys, and whether a token is its own
+"""
