@@ -15,3 +15,9 @@ def _the_audit_can_be_emptied() -> Iterator[None]:
         patch.setattr(appendonly, "ensure", lambda: None)
         patch.setattr(audit, "_write_soon", lambda: None)  # its thread would outlive a test's database
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test noticed for the audit is not written in another."""
+    monkeypatch.setattr(audit, "_notices", audit._Notices())

@@ -24,11 +24,6 @@ ENSURE = appendonly.ensure
 """The function itself: in the tests' own database it does nothing."""
 
 
-@pytest.fixture(autouse=True)
-def _nothing_noticed(monkeypatch):
-    monkeypatch.setattr(audit, "_notices", audit._Notices())
-
-
 def told() -> list[tuple]:
     return list(Event.objects.order_by("at", "id").values_list("action", "subject", "count"))
 

@@ -192,6 +192,7 @@ def test_the_audit_tells_of_each_sign_in_that_was_looked_at_and_of_each_refusal(
     by_password("ann", PASSWORD)  # remembered
     fail(times=throttle.PAIR.free)
     locked_out()
+    audit.flush()
     lines = [
         (event.actor, event.subject, event.refused, event.address)
         for event in Event.objects.filter(action="sign-in").order_by("pk")
