@@ -242,7 +242,8 @@ def test_signing_in_and_failing_to_is_told_of(world):
     answer = world.request("GET", "/raw/here/x", user=("reader", "wrong"))
     assert answer.status == 401
     line = noticed(world, action="sign-in", refused="true", subject="reader")[0]
-    assert (line["actor"], line["address"], line["detail"]) == ("", "127.0.0.1", {"by": "password"})
+    assert (line["actor"], line["address"]) == ("", "127.0.0.1")
+    assert line["detail"] == {"by": "password", "rule": "credentials"}
     assert line["request"] == answer.headers["X-Request-Id"]
 
 
