@@ -18,5 +18,6 @@ def _the_audit_can_be_emptied() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_was_noticed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test noticed for the audit is not written in another."""
     monkeypatch.setattr(audit, "_notices", audit._Notices())

@@ -42,21 +42,21 @@ def authenticate(authorization: str | None) -> Identity:
         return Identity(ANONYMOUS, current())
     scheme, _, credentials = authorization.partition(" ")
     if len(authorization) > LONGEST or "\0" in authorization:
-        raise _refused()
+        raise _noted_refusal("header")
     match scheme.lower():
         case "basic":
             return _by_basic(credentials.strip(" "))
         case "bearer":
             secret = credentials.strip(" ")
             return _by_pass(secret) if passes.is_pass(secret) else by_token(secret)
-    raise _refused()
+    raise _noted_refusal("header")
 
 
 def _by_basic(credentials: str) -> Identity:
     """RFC 7617, in UTF-8."""
     pair = _decoded(credentials)
     if pair is None or ":" not in pair or "\0" in pair:
-        raise _refused()
+        raise _noted_refusal("header")
     name, _, password = pair.partition(":")
     if tokens.is_secret(password):
         return by_token(password)
@@ -76,11 +76,11 @@ def _decoded(credentials: str) -> str | None:
 def by_token(secret: str) -> Identity:
     """Who a token's secret signs in. Raises problems.Unauthenticated."""
     if not tokens.is_secret(secret):
-        raise _refused()
+        raise _noted_refusal("token")
     now = connection.ops.adapt_datetimefield_value(timezone.now())
     epoch, token_id, scopes, user_id, username, ends = _one(_TOKEN, [now, tokens.digest(secret), now])
     if user_id is None:
-        raise _refused()
+        raise _noted_refusal("token")
     tokens.used(token_id)
     narrowed = None if scopes is None else tuple(json.loads(scopes))
     return Identity(Actor(user_id, username, token_id, narrowed, ends=_moment(ends)), epoch)
@@ -107,11 +107,11 @@ def by_password(name: str, password: str) -> Identity:
         if signed.checked:
             attempt.check_again()
     except (problems.Unauthenticated, problems.TooMany, problems.Forbidden) as problem:
-        audit.notice("sign-in", refused=True, subject=name[:150], detail={"rule": problem.rule})
+        audit.notice(audit.SIGN_IN, refused=True, subject=name[:150], detail={"by": "password", "rule": problem.rule})
         raise
     if signed.checked:
         by = replace(audit.here(), actor=signed.actor.name)
-        audit.notice("sign-in", subject=signed.actor.name, detail={"by": signed.checked}, origin=by)
+        audit.notice(audit.SIGN_IN, subject=signed.actor.name, detail={"by": signed.checked}, origin=by)
     return Identity(signed.actor, known.epoch)
 
 
@@ -166,11 +166,11 @@ def _by_pass(text: str) -> Identity:
     """A pass is worth what the user, and the token that it was issued by, still are."""
     said = passes.read(text)
     if said is None:
-        raise _refused()
+        raise _noted_refusal("pass")
     now = connection.ops.adapt_datetimefield_value(timezone.now())
     epoch, user_id, username, token_id = _one(_PASS, [said.token_id, now, said.user_id])
     if (user_id, token_id) != (said.user_id, said.token_id):
-        raise _refused()
+        raise _noted_refusal("pass")
     return Identity(Actor(user_id, username or ANONYMOUS.name, token_id, said.scopes, said.until), epoch)
 
 
@@ -188,6 +188,13 @@ def _one(sql: str, parameters: list[Any]) -> tuple[Any, ...]:
         row = cursor.fetchone()
     number_in(row)
     return row
+
+
+def _noted_refusal(by: str) -> problems.Unauthenticated:
+    """The refusal of something else than a password. Nothing of what was sent is told to the audit: it may be a secret."""
+    problem = _refused()
+    audit.notice(audit.SIGN_IN, refused=True, detail={"by": by, "rule": problem.rule})
+    return problem
 
 
 def _refused() -> problems.Unauthenticated:

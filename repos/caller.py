@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import ipaddress
 import logging
@@ -16,7 +15,7 @@ from django.core.exceptions import SuspiciousOperation
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from accounts import audit, passes, tokens
+from accounts import audit
 from accounts.access import Rights, rights_of
 from accounts.actors import Actor, Identity
 from accounts.authenticate import CHALLENGE, authenticate
@@ -89,8 +88,6 @@ def known(request: HttpRequest, identity: Identity) -> Caller:
     """Who sent the request, which has said so in a way of its own. What this thread does from now on, they do."""
     actor = identity.actor
     audit.enter(replace(audit.here(), actor="" if actor.anonymous else actor.name, token=actor.token_id))
-    if not actor.anonymous and actor.token_id is None and not actor.by_pass:
-        audit.notice(audit.SIGN_IN, subject=actor.name, detail={"by": "password"})
     if identity.actor.token_id is not None:
         usage.write_soon()
     there = catalogue.load(identity.epoch)
@@ -115,33 +112,18 @@ def problem_of(request: HttpRequest, error: Exception) -> Problem:
 
 
 def note_refusal(request: HttpRequest, problem: Problem, action: str, *, repository: str = "", subject: str = "") -> None:
-    """Have the audit tell of what was refused: what the caller may not, or a rule forbids; and credentials that are wrong.
+    """Have the audit tell of what was refused: what the caller may not, or a rule forbids.
 
-    Not that somebody has not said yet who they are: clients ask first, to learn how.
+    Not that somebody has not said yet who they are: clients ask first, to learn how. Of credentials that are wrong
+    `accounts.authenticate` tells.
     """
-    detail = {"rule": problem.rule, "method": request.method or ""}
-    if isinstance(problem, Unauthenticated) and problem.rule == CREDENTIALS:
-        name, by = _tried(request)
-        audit.notice(audit.SIGN_IN, subject=name, refused=True, detail={"by": by})
-    elif isinstance(problem, Forbidden) or problem.rule in FORBIDDING:
+    if isinstance(problem, Forbidden) or problem.rule in FORBIDDING:
+        detail = {"rule": problem.rule, "method": request.method or ""}
         audit.notice(action, repository=repository, subject=subject, refused=True, detail=detail)
 
 
-CREDENTIALS = "credentials"
-"""The rule by which a sign-in is refused."""
 FORBIDDING = ("immutable",)
 """Rules that forbid what somebody wants to do, besides those of rights."""
-
-
-def _tried(request: HttpRequest) -> tuple[str, str]:
-    """By which name somebody tried to sign in, if by one, and by what kind of secret, which is not looked at any further."""
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return "", "pass" if passes.is_pass(credentials.strip(" ")) else "token"
-    with contextlib.suppress(ValueError):
-        name, _, secret = base64.b64decode(credentials, validate=True).decode().partition(":")
-        return ("", "token") if tokens.is_secret(name) or tokens.is_secret(secret) else (name, "password")
-    return "", "password"
 
 
 def refusal(problem: Problem, media_type: str, content: bytes, challenge: str = CHALLENGE) -> HttpResponse:

@@ -127,13 +127,13 @@ def test_a_password_costs_the_same_work_whoever_is_named(
     refusal(basic("somebody", "wrong"))  # after which it is known that there are no directories
     for name in ("ann", "nobody", "ci", "off", "anonymous"):
         hashed.clear()
-        with django_assert_num_queries(2):  # what is known, one more failure
+        with django_assert_num_queries(2):  # what is known, and one more failure
             refusal(basic(name, "wrong"))
         # A hasher whose verify calls its own encode counts twice; none may do nothing.
         assert hashed, name
 
 
-def test_a_password_that_is_not_remembered_costs_a_query_more(ann: User, django_assert_num_queries: Callable) -> None:
+def test_a_password_that_is_not_remembered_costs_one_query_more(ann: User, django_assert_num_queries: Callable) -> None:
     """Whether others failed meanwhile."""
     with django_assert_num_queries(2):
         authenticate(basic("ann", PASSWORD))

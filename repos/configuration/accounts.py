@@ -157,6 +157,9 @@ class Users(Section):
             return False
         return not User.objects.get(username=after["name"]).check_password(password.value)
 
+    def told(self, item: Document) -> Document:
+        return {key: value for key, value in super().told(item).items() if key != "password"}
+
     def write(self, item: Document, before: Document | None, actor: str) -> None:
         user = User.objects.filter(username=item["name"]).first() or User(username=item["name"])
         user.robot, user.email = bool(item.get("robot")), item.get("email", "")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec
 from urllib.parse import urlencode
 
@@ -20,12 +19,11 @@ from django.utils.decorators import decorator_from_middleware
 from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_protect
 
-from accounts import audit, epoch, sessions
+from accounts import epoch, sessions
 from accounts.actors import ANONYMOUS, Identity, actor_of
-from accounts.audit import Origin
 from accounts.models import User
 from problems import Forbidden, Malformed, MethodRefused, Problem, Unauthenticated
-from repos.caller import Caller, finish, known, problem_of
+from repos.caller import Caller, arriving, finish, known, note_refusal, problem_of
 from repos.serve import base_url
 from repos.ui import navigation
 
@@ -60,23 +58,23 @@ def page(*methods: str, to_all: bool = False) -> Callable[[View[P]], View[P]]:
                     return _to_sign_in(request)
                 return view(request, *args, **kwargs)
             except Exception as error:
-                return refused(request, problem_of(request, error))
+                return _refused(request, error)
 
         guarded = decorator_from_middleware(SessionMiddleware)(csrf_protect(enter))
 
         @functools.wraps(view)
         def answer(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-            audit.enter(Origin(address=request.META.get("REMOTE_ADDR", "")[:45]))
-            try:
-                _check_method(request, methods)
-                _read_cookies(request)
-                response = guarded(request, *args, **kwargs)
-                _write_cookies(request, response)
-            except Exception as error:
-                response = refused(request, problem_of(request, error))
-            for name, value in HEADERS.items():
-                response.headers.setdefault(name, value)
-            return finish(request, response)
+            with arriving(request):
+                try:
+                    _check_method(request, methods)
+                    _read_cookies(request)
+                    response = guarded(request, *args, **kwargs)
+                    _write_cookies(request, response)
+                except Exception as error:
+                    response = _refused(request, error)
+                for name, value in HEADERS.items():
+                    response.headers.setdefault(name, value)
+                return finish(request, response)
 
         return answer
 
@@ -110,6 +108,12 @@ def refused(
     return response
 
 
+def _refused(request: HttpRequest, error: Exception) -> HttpResponse:
+    problem = problem_of(request, error)
+    note_refusal(request, problem, "page", subject=request.path)
+    return refused(request, problem)
+
+
 def forged(request: HttpRequest, reason: str = "") -> HttpResponse:
     """What is told where a form did not come from a page of ours: Django's CSRF_FAILURE_VIEW."""
     return refused(request, Forbidden(_("this form was not sent by a page of this server; load the page again"), rule="csrf"))
@@ -132,7 +136,6 @@ def _caller(request: HttpRequest) -> Caller:
     actor = actor_of(user) if isinstance(user, User) else ANONYMOUS
     if not actor.anonymous:
         sessions.seen(request.session)
-    audit.enter(replace(audit.here(), actor="" if actor.anonymous else actor.name))
     return known(request, Identity(actor, now))
 
 

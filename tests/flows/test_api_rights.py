@@ -153,11 +153,8 @@ def world(server):
             ],
             "roles": [{"name": "clerk", "permissions": ["user:manage"]}, *({"name": name} for name in ("standing", *doomed))],
             "groups": [{"name": name} for name in ("standing", *doomed)],
-<<<<<<< HEAD
             "providers": [{"name": name, **provider(name)} for name in ("standing", *doomed)],
-=======
             **({"directories": [{"name": name, **DIRECTORY} for name in ("standing", *doomed)]} if LDAP else {}),
->>>>>>> directories
             "users": [
                 *({"name": name, "password": PASSWORD} for name in ("outsider", "reader", "owner", "clerk")),
                 *({"name": name} for name in doomed),
@@ -218,11 +215,8 @@ HIDDEN = [
     ("repositories/{}/changes/1/", "secret"),
     ("roles/{}/", "clerk"),
     ("groups/{}/", "standing"),
-<<<<<<< HEAD
     ("trusts/{}/", "standing"),
-=======
     ("directories/{}/", "standing"),
->>>>>>> directories
     ("users/{}/", "clerk"),
     ("tokens/{}/", "1"),
     ("providers/{}/", "standing"),
