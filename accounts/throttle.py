@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -61,8 +62,8 @@ class Attempt:
 
     @classmethod
     def of(cls, name: str, address: str) -> Attempt:
-        where = _network(address)
-        return cls((_key("pair", name, where), _key("address", where) if where else "", _key("name", name)))
+        who, where = _folded(name), _network(address)
+        return cls((_key("pair", who, where), _key("address", where) if where else "", _key("name", who)))
 
     def check(self, counts: Sequence[Any]) -> None:
         """Raises TooMany where the attempt comes too early. `counts`: failures and the last one's time, for each of the keys."""
@@ -111,6 +112,12 @@ def _left(limit: Limit, failures: int | None, at: Any, now: datetime) -> float:
     last = datetime.fromisoformat(at) if isinstance(at, str) else at
     last = last.replace(tzinfo=UTC) if last.tzinfo is None else last
     return 0.0 if now - last > FORGOTTEN else limit.wait(failures) - (now - last).total_seconds()
+
+
+def _folded(name: str) -> str:
+    """A name without case and accents, of which directories take no account: else each spelling had a count of its own."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def _network(address: str) -> str:

@@ -15,19 +15,22 @@ from accounts.directories import lookup, names
 from accounts.directories.link import AGAIN, Failed, opened
 from accounts.directories.settings import Directory, configured
 from accounts.models import User
-from accounts.people import Person
+from accounts.people import NAME, Person
 from problems import Unavailable
 
 log = logging.getLogger("entrepot.directories")
 
 REST = 5.0
 """Seconds for which a directory that failed is not asked again, so that requests fail fast."""
-LONGEST_NAME = 256
 
 
 def asked(name: str, source: str, epoch: int) -> tuple[Directory, ...]:
-    """The directories that may tell who has a name: the one from which they came before, else all."""
-    if not 0 < len(name) <= LONGEST_NAME:
+    """The directories that may tell who has a name: the one from which they came before, else all.
+
+    None for what no user is called. A directory takes no account of spaces, nor of characters that are not seen, so that somebody
+    would have any number of names to be guessed at.
+    """
+    if not NAME.fullmatch(name):
         return ()
     known = configured(epoch)
     if source:

@@ -108,6 +108,13 @@ def test_a_name_that_nobody_has_is_throttled_alike(ann: User) -> None:
     assert told == [1, 1]
 
 
+@pytest.mark.parametrize("spelling", ["ANN", "Ann", "\u00e4nn", "a\u0308nn", "\uff41nn"])
+def test_another_spelling_of_a_name_has_no_count_of_its_own(ann: User, spelling: str) -> None:
+    """To a directory it may be the same name."""
+    lock_out()
+    assert locked_out(spelling)
+
+
 def test_signing_in_ends_the_count_of_a_name_at_an_address(ann: User) -> None:
     fail(times=throttle.PAIR.free - 1)
     by_password("ann", PASSWORD)

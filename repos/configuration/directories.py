@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from rest_framework import serializers
 
 from accounts.directories import settings
 from accounts.directories.link import LOCAL
-from accounts.models import Source
+from accounts.models import DirectoryWatch, Source
 from basics.durations import duration
 from problems import Malformed
 from repos.configuration.fields import DurationField, FlagField, Item, SecretField, TextField
@@ -29,12 +30,8 @@ class FilterField(TextField):
 
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
-        depth = 0
-        for n, character in enumerate(text):
-            depth += (character == "(") - (character == ")")
-            if depth < 0 or (depth == 0 and n + 1 < len(text)):
-                break
-        if not text.startswith("(") or depth:
+        open_after = list(accumulate((character == "(") - (character == ")") for character in text))
+        if not text.startswith("(") or 0 in open_after[:-1] or open_after[-1]:
             raise serializers.ValidationError(f"{text[:80]!r} is no filter; write it in parentheses, such as (objectClass=group)")
         return text
 
@@ -122,6 +119,10 @@ class Directories(Sources):
         taken = Source.objects.filter(kind=Source.Kind.PROVIDER).values("name")
         if twice := Source.objects.filter(kind=self.kind, name__in=taken).order_by("name").first():
             raise Malformed(f"directories: {twice.name} is the name of a provider too; take another", rule="directory.name")
+
+    def remove(self, item: Document) -> None:
+        super().remove(item)
+        DirectoryWatch.objects.filter(name=item["name"]).delete()
 
     def receiver(self, item: Document) -> Receiver:
         """All replicas are sent the password."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pytest
@@ -29,6 +30,10 @@ def provider(name: str) -> dict[str, str]:
     return {"issuer": f"https://{name}.example.org", "client_id": "entrepot"}
 
 
+DIRECTORY = {"url": "ldaps://127.0.0.1:1", "users": {"base": "ou=people,dc=example,dc=org"}}
+LDAP = importlib.util.find_spec("ldap") is not None
+"""Without python-ldap there can be no directory."""
+
 TABLE = {
     ("GET", "v1/"): ("", None, OPEN),
     ("GET", "v1/schema/"): ("schema/", None, OPEN),
@@ -48,6 +53,10 @@ TABLE = {
     ("GET", "v1/roles/<path:name>/"): ("roles/standing/", None, USERS_ITEM),
     ("PUT", "v1/roles/<path:name>/"): ("roles/standing/", {}, USERS_ITEM),
     ("DELETE", "v1/roles/<path:name>/"): ("roles/doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
+    ("GET", "v1/directories/"): ("directories/", None, OF_USERS),
+    ("GET", "v1/directories/<path:name>/"): ("directories/standing/", None, USERS_ITEM),
+    ("PUT", "v1/directories/<path:name>/"): ("directories/standing/", DIRECTORY, USERS_ITEM),
+    ("DELETE", "v1/directories/<path:name>/"): ("directories/doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
     ("GET", "v1/groups/"): ("groups/", None, OF_USERS),
     ("GET", "v1/groups/<path:name>/"): ("groups/standing/", None, USERS_ITEM),
     ("PUT", "v1/groups/<path:name>/"): ("groups/standing/", {}, USERS_ITEM),
@@ -72,9 +81,9 @@ TABLE = {
     ("GET", "v1/tokens/<int:number>/"): ("tokens/{token}/", None, "401 200 404 404 200 200 404"),
     ("DELETE", "v1/tokens/<int:number>/"): ("tokens/{token}/", None, "401 204 404 404 204 204 404"),
     ("GET", "v1/providers/"): ("providers/", None, OF_USERS),
-    ("GET", "v1/providers/<path:name>/"): ("providers/standing/", None, USERS_ITEM),
-    ("PUT", "v1/providers/<path:name>/"): ("providers/standing/", provider("standing"), USERS_ITEM),
-    ("DELETE", "v1/providers/<path:name>/"): ("providers/doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
+    ("GET", "v1/providers/<path:name>/"): ("providers/sso-standing/", None, USERS_ITEM),
+    ("PUT", "v1/providers/<path:name>/"): ("providers/sso-standing/", provider("standing"), USERS_ITEM),
+    ("DELETE", "v1/providers/<path:name>/"): ("providers/sso-doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
     ("GET", "v1/sessions/"): ("sessions/", None, SIGNED_IN),
     ("DELETE", "v1/sessions/"): ("sessions/", None, SIGNED_IN),
     ("GET", "v1/sessions/<str:key>/"): ("sessions/{session}/", None, "401 200 404 404 200 200 404"),
@@ -125,7 +134,8 @@ def world(server):
             ],
             "roles": [{"name": "clerk", "permissions": ["user:manage"]}, *({"name": name} for name in ("standing", *doomed))],
             "groups": [{"name": name} for name in ("standing", *doomed)],
-            "providers": [{"name": name, **provider(name)} for name in ("standing", *doomed)],
+            "providers": [{"name": f"sso-{name}", **provider(name)} for name in ("standing", *doomed)],
+            **({"directories": [{"name": name, **DIRECTORY} for name in ("standing", *doomed)]} if LDAP else {}),
             "users": [
                 *({"name": name, "password": PASSWORD} for name in ("outsider", "reader", "owner", "clerk")),
                 *({"name": name} for name in doomed),
@@ -154,6 +164,8 @@ def somebody(world, name: str) -> Api:
 @pytest.mark.parametrize("line", TABLE, ids=" ".join)
 def test_everybody_may_what_the_table_says_and_no_more(world, line, cast):
     path, body, statuses = TABLE[line]
+    if path.startswith("directories/") and not LDAP:
+        pytest.skip("python-ldap is not installed, so there is no directory")
     outsider = Api(world, ("outsider", PASSWORD))
     if "{token}" in path:
         path = path.format(token=json.loads(outsider.post("tokens/").body)["id"])
@@ -180,9 +192,10 @@ HIDDEN = [
     ("repositories/{}/changes/1/", "secret"),
     ("roles/{}/", "clerk"),
     ("groups/{}/", "standing"),
+    ("directories/{}/", "standing"),
     ("users/{}/", "clerk"),
     ("tokens/{}/", "1"),
-    ("providers/{}/", "standing"),
+    ("providers/sso-{}/", "standing"),
 ]
 
 

@@ -1,4 +1,7 @@
-"""A private OpenLDAP on loopback, from Debian's package: TLS by a CA of its own, and limits as real directories have them."""
+"""A private OpenLDAP on loopback, from Debian's package: TLS by a CA of its own, and limits as real directories have them.
+
+Like Active Directory, and unlike OpenLDAP by default, it takes a bind with a name and an empty password for one that succeeds.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,7 @@ include {folder}/ad.schema
 modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload ppolicy
+allow bind_anon_cred
 pidfile {folder}/slapd.pid
 TLSCertificateFile {folder}/cert.pem
 TLSCertificateKeyFile {folder}/key.pem
@@ -237,6 +241,13 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
+
+
+def headers() -> None:
+    """Raises FileNotFoundError where those are missing that python-ldap is built with."""
+    for name in ("ldap.h", "sasl/sasl.h"):
+        if not Path("/usr/include", name).exists():
+            raise FileNotFoundError("python-ldap cannot be built: apt-get install libldap2-dev libsasl2-dev")
 
 
 def program(name: str = "slapd") -> str:

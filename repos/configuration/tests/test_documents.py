@@ -71,7 +71,10 @@ def test_what_two_files_say_of_one_thing_is_refused(file: File) -> None:
 
 UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
     "section": ({"repositores": []}, "repositores: unknown section; did you mean repositories?"),
-    "section unlike any": ({"zzz": []}, "zzz: unknown section; this version takes roles, directories, providers, groups, users, repositories"),
+    "section unlike any": (
+        {"zzz": []},
+        "zzz: unknown section; this version takes roles, directories, providers, groups, users, repositories",
+    ),
     "of an item": ({"users": [{"name": "ann", "e-mail": "x"}]}, "users[0] ann: e-mail: unknown key; did you mean email?"),
     "unlike any": ({"groups": [{"name": "g", "zzz": 1}]}, "groups[0] g: zzz: unknown key; known are name, external"),
     "of an upstream": (
