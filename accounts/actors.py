@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from accounts.permissions import ANONYMOUS_USER
@@ -21,6 +22,8 @@ class Actor:
     scopes: tuple[str, ...] | None = None
     until: float | None = None
     """When the pass ends that they showed, in seconds since the epoch; None: they showed none, so there is none to ask for."""
+    ends: datetime | None = None
+    """When the token ends that they showed, where that is soon."""
 
     @property
     def by_pass(self) -> bool:

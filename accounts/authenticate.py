@@ -11,6 +11,7 @@ import base64
 import json
 import unicodedata
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib.auth.hashers import is_password_usable
@@ -77,12 +78,12 @@ def by_token(secret: str) -> Identity:
     if not tokens.is_secret(secret):
         raise _refused()
     now = connection.ops.adapt_datetimefield_value(timezone.now())
-    epoch, token_id, scopes, user_id, username = _one(_TOKEN, [tokens.digest(secret), now])
+    epoch, token_id, scopes, user_id, username, ends = _one(_TOKEN, [now, tokens.digest(secret), now])
     if user_id is None:
         raise _refused()
     tokens.used(token_id)
     narrowed = None if scopes is None else tuple(json.loads(scopes))
-    return Identity(Actor(user_id, username, token_id, narrowed), epoch)
+    return Identity(Actor(user_id, username, token_id, narrowed, ends=_moment(ends)), epoch)
 
 
 def by_password(name: str, password: str) -> Identity:
@@ -173,6 +174,14 @@ def _by_pass(text: str) -> Identity:
     return Identity(Actor(user_id, username or ANONYMOUS.name, token_id, said.scopes, said.until), epoch)
 
 
+def _moment(value: Any) -> datetime | None:
+    """A moment that a query computed, which SQLite gives as text."""
+    if value is None:
+        return None
+    found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return found.replace(tzinfo=found.tzinfo or UTC)
+
+
 def _one(sql: str, parameters: list[Any]) -> tuple[Any, ...]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
@@ -186,7 +195,8 @@ def _refused() -> problems.Unauthenticated:
 
 
 _TOKEN = """
-SELECT epoch.number, token.id, token.scopes, person.id, person.username
+SELECT epoch.number, token.id, token.scopes, person.id, person.username,
+    CASE WHEN token.warn_at <= %s THEN token.expires_at END
 FROM accounts_epoch epoch
 LEFT JOIN accounts_token token ON token.digest = %s
     AND token.revoked_at IS NULL AND (token.expires_at IS NULL OR token.expires_at > %s)

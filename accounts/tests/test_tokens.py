@@ -12,7 +12,8 @@ from django.utils import timezone
 import problems
 from accounts import scopes, tokens
 from accounts.authenticate import authenticate
-from accounts.models import Token, User
+from accounts.models import Event, Token, User
+from accounts.tests.conftest import basic
 
 pytestmark = pytest.mark.django_db
 
@@ -223,3 +224,131 @@ def test_the_digest_is_found_through_an_index() -> None:
     with connection.cursor() as cursor:
         constraints = connection.introspection.get_constraints(cursor, Token._meta.db_table)
     assert any(c["unique"] and c["columns"] == ["digest"] for c in constraints.values())
+
+
+# the end
+
+
+@pytest.mark.parametrize(
+    ("life", "before"),
+    [(timedelta(days=365), timedelta(days=14)), (timedelta(days=70), timedelta(days=14)), (timedelta(days=5), timedelta(days=1))],
+)
+def test_a_token_is_said_to_expire_soon_in_its_last_fortnight_or_fifth(ci: User, life: timedelta, before: timedelta) -> None:
+    token, _ = tokens.create(ci, expires_at=timezone.now() + life)
+    assert abs(token.expires_at - before - token.warn_at) < timedelta(seconds=1)
+    assert not tokens.expires_soon(token)
+    _age(token, life - before + timedelta(minutes=1))
+    assert tokens.expires_soon(token)
+    assert list(tokens.expiring(Token.objects.all())) == [token]
+    _age(token, before)
+    assert not tokens.expires_soon(token)
+    assert not tokens.expiring(Token.objects.all()).exists()
+
+
+def _age(token: Token, by: timedelta) -> None:
+    """Let time pass for a token."""
+    for name in ("created_at", "expires_at", "warn_at", "revoked_at"):
+        if getattr(token, name) is not None:
+            setattr(token, name, getattr(token, name) - by)
+    token.save()
+
+
+def test_of_what_never_ends_was_revoked_or_is_of_a_trust_nobody_is_warned(ci: User) -> None:
+    tokens.create(ci)
+    revoked, _ = tokens.create(ci, expires_at=timezone.now() + timedelta(days=20))
+    tokens.revoke(revoked)
+    given, _ = tokens.give(ci, "job", timezone.now() + timedelta(minutes=15), None, "trust", {})
+    _age(revoked, timedelta(days=18))
+    _age(given, timedelta(minutes=14))
+    assert not tokens.expiring(Token.objects.all()).exists()
+    assert tokens.warn() == 0
+
+
+def test_who_comes_with_a_token_that_expires_soon_is_known_to(ci: User, django_assert_num_queries: Callable) -> None:
+    token, secret = tokens.create(ci, expires_at=timezone.now() + timedelta(days=100))
+    assert authenticate(f"Bearer {secret}").actor.ends is None
+    _age(token, timedelta(days=90))
+    with django_assert_num_queries(1):
+        ends = authenticate(f"Bearer {secret}").actor.ends
+    assert ends is not None and abs(ends - token.expires_at) < timedelta(seconds=1)
+
+
+def events() -> list[tuple[str, str, object]]:
+    return [(event.action, event.subject, event.detail.get("token")) for event in Event.objects.order_by("pk")]
+
+
+def test_the_audit_tells_once_of_each_token_that_it_expires_soon(ci: User, ann: User) -> None:
+    token, _ = tokens.create(ci, "build", timezone.now() + timedelta(days=100), ["artifact:read@*"])
+    tokens.create(ann)
+    _age(token, timedelta(days=90))
+    Event.objects.all().delete()
+    assert [tokens.warn(), tokens.warn()] == [1, 0]
+    assert events() == [("token.expiring", "ci", token.pk)]
+
+
+def test_the_audit_tells_what_becomes_of_a_token_and_never_its_secret(ci: User) -> None:
+    token, secret = tokens.create(ci, "build", scopes=["artifact:read@*"])
+    tokens.revoke(token)
+    tokens.revoke(token)
+    assert events() == [("token.create", "ci", token.pk), ("token.revoke", "ci", token.pk)]
+    said = str([event.detail for event in Event.objects.all()])
+    assert "artifact:read@*" in said and secret not in said and token.digest not in said
+
+
+def test_a_token_that_cannot_be_told_of_is_not_made(ci: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DatabaseError("full")
+
+    monkeypatch.setattr(tokens.audit, "record", fail)
+    with pytest.raises(DatabaseError):
+        tokens.create(ci)
+    assert not Token.objects.exists()
+
+
+def test_what_ended_long_ago_is_forgotten_and_the_audit_tells_of_it(ci: User) -> None:
+    lives = [timedelta(minutes=15)] * 3
+    standing, expired, just_expired = (tokens.create(ci, expires_at=timezone.now() + life)[0] for life in lives)
+    revoked, spared = tokens.create(ci)[0], tokens.create(ci)[0]
+    given, just_given = (tokens.give(ci, "job", timezone.now() + lives[0], None, "trust", {})[0] for _ in range(2))
+    for token in (revoked, spared):
+        tokens.revoke(token)
+    for token, days in ((expired, 91), (just_expired, 89), (revoked, 91), (spared, 91), (given, 8), (just_given, 6)):
+        _age(token, timedelta(days=days))
+    Event.objects.all().delete()
+    assert tokens.forget([spared.pk]) == 3
+    assert tokens.forget([spared.pk]) == 0
+    left = set(Token.objects.values_list("pk", flat=True))
+    assert left == {token.pk for token in (standing, just_expired, spared, just_given)}
+    told = [("token.forget", "ci", expired.pk), ("token.forget", "ci", revoked.pk), ("token.forget", "given by trusts", None)]
+    assert events() == told
+
+
+def test_tokens_of_a_user_end_with_the_user(ci: User, ann: User) -> None:
+    _, secret = tokens.create(ci)
+    _, of_ann = tokens.create(ann)
+    ci.is_active = False
+    ci.save()
+    ann.delete()
+    for text in (secret, of_ann):
+        with pytest.raises(problems.Unauthenticated):
+            authenticate(f"Bearer {text}")
+    assert [token.user for token in Token.objects.all()] == [ci]
+
+
+def test_the_command_lists_those_that_expire_soon(ci: User) -> None:
+    soon, _ = tokens.create(ci, expires_at=timezone.now() + timedelta(days=100))
+    later, _ = tokens.create(ci, expires_at=timezone.now() + timedelta(days=100))
+    _age(soon, timedelta(days=90))
+    lines = run("list")
+    assert [line for line in lines if soon.prefix in line and "UTC, soon" in line]
+    assert not [line for line in lines if later.prefix in line and "soon" in line]
+    listed = "\n".join(run("list", "--expiring"))
+    assert soon.prefix in listed and later.prefix not in listed
+
+
+def test_a_robot_signs_in_by_tokens_alone(ci: User) -> None:
+    assert not ci.has_usable_password()
+    for password in ("", "!", ci.password):
+        with pytest.raises(problems.Unauthenticated):
+            authenticate(basic("ci", password))
+    assert authenticate(basic("ci", tokens.create(ci)[1])).actor.name == "ci"

@@ -31,7 +31,8 @@ from rest_framework.views import APIView
 from basics.sealing import seal, unseal
 from problems import Malformed, MediaRefused, MethodRefused, NotAcceptable, NotFound, PreconditionFailed, Problem, TooLarge
 from repos.api.permissions import ByHeader, caller_of, check_site
-from repos.caller import Caller, finish, problem_of, refusal
+from repos.api.shapes import ProblemShape
+from repos.caller import Caller, arriving, finish, note_refusal, problem_of, refusal, warn
 from repos.configuration import documents
 from repos.configuration.fields import TextField, lines
 from repos.serve import base_url
@@ -92,6 +93,10 @@ class Resource(APIView):
     bounded: ClassVar[bool] = False
     """Whether POST is refused while enough is under way."""
     body_types: ClassVar[tuple[str, ...]] = (JSON,)
+    largest: ClassVar[int] = LARGEST_BODY
+    """Bytes that a body may have."""
+    problem_type: ClassVar[str] = PROBLEM
+    problem_shape: ClassVar[type[serializers.Serializer]] = ProblemShape
     asked: dict[str, Any]
 
     @property
@@ -99,7 +104,8 @@ class Resource(APIView):
         return caller_of(self.request)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return finish(request, super().dispatch(request, *args, **kwargs))
+        with arriving(request):
+            return warn(request, finish(request, super().dispatch(request, *args, **kwargs)))
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         if request.method not in self.allowed_methods:
@@ -111,7 +117,19 @@ class Resource(APIView):
 
     def handle_exception(self, exc: Exception) -> Any:
         problem = problem_of(self.request._request, _ours(exc))
-        return refusal(problem, PROBLEM, _details(problem, escape_uri_path(self.request.path)))
+        note_refusal(self.request._request, problem, "api", subject=self.request.path)
+        return refusal(problem, self.problem_type, json.dumps(self.details(problem)).encode())
+
+    def details(self, problem: Problem) -> dict[str, Any]:
+        """What a refusal tells (RFC 9457)."""
+        return {
+            "type": f"urn:entrepot:rule:{problem.rule}" if problem.rule else "about:blank",
+            "title": problem.title,
+            "status": problem.status,
+            "detail": problem.detail,
+            "rule": problem.rule,
+            "instance": escape_uri_path(self.request.path),
+        }
 
     # requests
 
@@ -124,10 +142,10 @@ class Resource(APIView):
                 f"a body of type {kind or 'none'} is not taken here; send {taken}", rule="body.type", headers={"Accept": taken}
             )
         content = bytearray()
-        for piece in body_stream(self.request._request, LARGEST_BODY):
+        for piece in body_stream(self.request._request, self.largest):
             content += piece
-            if len(content) > LARGEST_BODY:
-                raise TooLarge(f"a body has at most {LARGEST_BODY} bytes here", rule="size.limit")
+            if len(content) > self.largest:
+                raise TooLarge(f"a body has at most {self.largest} bytes here", rule="size.limit")
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -291,15 +309,3 @@ def _ours(error: Exception) -> Exception:
     if isinstance(error, SuspiciousOperation):
         return Malformed("the request cannot be read", rule="request")
     return error
-
-
-def _details(problem: Problem, path: str) -> bytes:
-    details = {
-        "type": f"urn:entrepot:rule:{problem.rule}" if problem.rule else "about:blank",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "rule": problem.rule,
-        "instance": path,
-    }
-    return json.dumps(details).encode()

@@ -20,8 +20,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from repos.api.permissions import Anybody
-from repos.api.resource import JSON, PROBLEM, YAML, ByAccept, Query, Resource
-from repos.api.shapes import ProblemShape, Shape
+from repos.api.resource import JSON, YAML, ByAccept, Query, Resource
+from repos.api.shapes import Shape
 from repos.configuration.fields import Item
 
 REFUSED = {
@@ -87,7 +87,8 @@ class Described(AutoSchema):
             refused[429] = "Enough of it is under way already."
         if self.method in ("PUT", "DELETE"):
             refused[412] = "It is not as If-Match or If-None-Match wants it."
-        bad = {(status, PROBLEM): OpenApiResponse(ProblemShape, why) for status, why in sorted(refused.items())}
+        kind, shape = self.resource.problem_type, self.resource.problem_shape
+        bad = {(status, kind): OpenApiResponse(shape, why) for status, why in sorted(refused.items())}
         return {**good, **bad, **{status: OpenApiResponse(description=why) for status, why in BEFORE.items()}}
 
     def get_examples(self) -> list[OpenApiExample]:

@@ -6,24 +6,34 @@ token sees and ends itself alone, so that whoever finds one cannot end the other
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.db.models import QuerySet
 from django.http import HttpResponse
+from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 
 from accounts import scopes, tokens
 from accounts.models import Token, User
 from problems import Forbidden
-from repos.api.permissions import SignedIn, hidden
+from repos.api.permissions import SignedIn, exercised, hidden
 from repos.api.resource import Page, Resource, moment
 from repos.api.shapes import MadeTokenShape, TokenShape, page_of
 from repos.configuration.fields import Item, TextField
 
+STATES: dict[str, Callable[[QuerySet[Token]], QuerySet[Token]]] = {
+    "active": tokens.active,
+    "expired": lambda found: found.filter(expires_at__lte=timezone.now(), revoked_at=None),
+    "revoked": lambda found: found.exclude(revoked_at=None),
+}
+
 
 class TokenPage(Page):
     user = TextField(required=False, max_length=150, help_text="only this user's")
+    state = serializers.ChoiceField(choices=list(STATES), required=False, help_text="only those that sign in, or do not any more")
+    expiring = serializers.ChoiceField(choices=["true"], required=False, help_text="only those that sign in and expire soon")
 
 
 class NewToken(Item):
@@ -41,7 +51,10 @@ class OfTokens(Resource):
 
     @property
     def manages(self) -> bool:
-        return self.caller.rights.allows_globally("user:manage")
+        managing = self.caller.rights.allows_globally("user:manage")
+        if managing:
+            exercised(self.caller, "user:manage")
+        return managing
 
     @property
     def seen(self) -> QuerySet[Token]:
@@ -65,6 +78,10 @@ class Tokens(OfTokens):
         found = self.seen.filter(pk__gt=after[0] if after else 0).order_by("pk")
         if "user" in self.asked:
             found = found.filter(user__username=self.asked["user"])
+        if "state" in self.asked:
+            found = STATES[self.asked["state"]](found)
+        if "expiring" in self.asked:
+            found = tokens.expiring(found)
         return self.page(found[: self.asked["limit"] + 1], token_document, lambda token: [token.pk])
 
     def post(self, request: Request) -> HttpResponse:
@@ -74,6 +91,8 @@ class Tokens(OfTokens):
         made_by = Token.objects.filter(pk=self.caller.actor.token_id or 0).first()
         wanted, expires_at = asked.get("scopes"), asked.get("expires_at")
         if made_by is not None:
+            if made_by.trust:
+                raise Forbidden("a token that a trust gave makes no others; exchange another one", rule="token.trust")
             wanted = made_by.scopes if wanted is None else wanted
             expires_at = expires_at or made_by.expires_at
             self._check_narrower(made_by, wanted, expires_at)
@@ -138,4 +157,6 @@ def token_document(token: Token) -> dict[str, Any]:
         "expires_at": moment(token.expires_at),
         "last_used_at": moment(token.last_used_at),
         "revoked_at": moment(token.revoked_at),
+        "expires_soon": tokens.expires_soon(token),
+        "trust": token.trust or None,
     }

@@ -116,6 +116,11 @@ class UserItem(Item):
             raise serializers.ValidationError(f"everybody who is signed in is in {AUTHENTICATED_GROUP} already; leave it out")
         return groups
 
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("robot") and "password" in attrs:
+            raise serializers.ValidationError({"password": ["a robot has none; make a token for it"]})
+        return attrs
+
 
 class Users(Section):
     """Passwords go in and never come out: neither `differs` nor `export` knows of them."""
@@ -157,7 +162,10 @@ class Users(Section):
         user.robot, user.email = bool(item.get("robot")), item.get("email", "")
         if item.get("inactive") or not user.suspended:
             user.is_active, user.suspended = not item.get("inactive"), False
-        self._set_password(user, item.get("password"), new=before is None)
+        if user.robot:
+            user.set_unusable_password()
+        else:
+            self._set_password(user, item.get("password"), new=before is None)
         user.save()
         user.groups.set(_groups(item))
 
@@ -261,6 +269,9 @@ class Grants(Section):
     def stored(self, identity: str | None = None) -> dict[str, Document]:
         found = {describe_entry(entry): {"entry": entry} for entry in grants.entries()}
         return found if identity is None else {key: item for key, item in found.items() if key == identity}
+
+    def told(self, item: Document) -> Document:
+        return grant_document(item["entry"])
 
     def write(self, item: Document, before: Document | None, actor: str) -> None:
         grants.add(item["entry"])

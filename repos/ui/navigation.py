@@ -29,6 +29,8 @@ PLACES = (
     Place("account", _("My account")),
     Place("tokens", _("Tokens")),
     Place("sessions", _("Sessions")),
+    Place("explain", _("Who may what")),
+    Place("reviews", _("Reviews")),
 )
 """In the order in which they are shown."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from repos.ui import account, sign_in, style
+from repos.ui import account, explain, reviews, sign_in, style
 
 app_name = "ui"
 
@@ -21,5 +21,9 @@ urlpatterns = [
     path("sessions/", account.sessions, name="sessions"),
     path("sessions/end/", account.end_sessions, name="sessions-end"),
     path("sessions/<str:key>/end/", account.end_session, name="session-end"),
+    path("explain/", explain.ask, name="explain"),
+    path("reviews/", reviews.overview, name="reviews"),
+    path("reviews/<int:number>/", reviews.review, name="review"),
+    path("reviews/<int:number>/items/<int:item>/", reviews.decide, name="review-decide"),
     re_path("", account.nothing, name="nothing"),
 ]

@@ -121,7 +121,7 @@ def by_items(api: Api, document: dict) -> None:
     singles = {name: value for name, value in document.items() if isinstance(value, dict)}
     for name, value in singles.items():
         assert api.put(f"{name}/", value).status == 200
-    for name in ("roles", "groups", "users", "repositories", "grants"):
+    for name in ("roles", "groups", "users", "repositories", "grants", "trusts"):
         items = document.get(name, [])
         for item in sorted(items, key=lambda item: item.get("kind") == "virtual"):
             key = item.get("key") or item.get("name")
@@ -181,7 +181,7 @@ def test_all_that_prune_removes_the_api_removes_item_by_item(pair):
             assert api.delete(f"grants/{item['id']}/").status == 204
     for item in sorted(api.items("repositories/"), key=lambda item: item["kind"] != "virtual"):
         assert api.delete(f"repositories/{item['key']}/").status == 204
-    for section in ("users", "groups", "roles"):
+    for section in ("trusts", "users", "groups", "roles"):
         for item in WHOLE[section]:
             assert api.delete(f"{section}/{quote(item['name'])}/").status == 204
     for section in ("history", "egress"):

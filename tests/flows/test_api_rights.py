@@ -24,6 +24,7 @@ SIGNED_IN = "401 200 200 200 200 200 200"
 OPEN = "200 200 200 200 200 200 200"
 NO_SUCH_JOB = "401 404 404 404 404 404 404"
 GRANT = {"role": "reader", "users": ["reader"], "repositories": ["here"]}
+TRUST = {"issuer": "https://ci.example.org", "audience": "entrepot", "claims": {"repository": "corp/*"}, "robot": "ci"}
 
 
 def provider(name: str) -> dict[str, str]:
@@ -70,12 +71,30 @@ TABLE = {
     ("GET", "v1/grants/<path:name>/"): ("grants/{grant}/", None, USERS_ITEM),
     ("PUT", "v1/grants/<path:name>/"): ("grants/{grant}/", GRANT, USERS_ITEM),
     ("DELETE", "v1/grants/<path:name>/"): ("grants/{doomed_grant}/", None, USERS_ITEM.replace("200", "204")),
+    ("GET", "v1/trusts/"): ("trusts/", None, OF_USERS),
+    ("GET", "v1/trusts/<path:name>/"): ("trusts/standing/", None, USERS_ITEM),
+    ("PUT", "v1/trusts/<path:name>/"): ("trusts/standing/", TRUST, USERS_ITEM),
+    ("DELETE", "v1/trusts/<path:name>/"): ("trusts/doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
+    ("POST", "v1/exchange/"): ("exchange/", None, "415 415 415 415 415 415 415"),
     ("GET", "v1/history/"): ("history/", None, CONFIGURATION),
     ("PUT", "v1/history/"): ("history/", {}, CONFIGURATION),
     ("GET", "v1/egress/"): ("egress/", None, CONFIGURATION),
     ("PUT", "v1/egress/"): ("egress/", {}, CONFIGURATION),
     ("GET", "v1/hosts/"): ("hosts/", None, CONFIGURATION),
     ("PUT", "v1/hosts/"): ("hosts/", {}, CONFIGURATION),
+    ("GET", "v1/audit/settings/"): ("audit/settings/", None, CONFIGURATION),
+    ("PUT", "v1/audit/settings/"): ("audit/settings/", {}, CONFIGURATION),
+    ("GET", "v1/audit/"): ("audit/", None, CONFIGURATION),
+    ("GET", "v1/audit/export/"): ("audit/export/", None, CONFIGURATION),
+    ("GET", "v1/explain/"): ("explain/?action=read&repository=here", None, SIGNED_IN),
+    ("GET", "v1/reviews/"): ("reviews/", None, SIGNED_IN),
+    ("POST", "v1/reviews/"): ("reviews/", {}, "401 403 403 403 201 201 403"),
+    ("GET", "v1/reviews/<int:number>/"): ("reviews/{review}/", None, USERS_ITEM),
+    ("GET", "v1/reviews/<int:number>/items/<int:item>/"): ("reviews/{review}/items/1/", None, USERS_ITEM),
+    ("PUT", "v1/reviews/<int:number>/items/<int:item>/decision/"): (
+        "reviews/{review}/items/1/decision/", {"decision": "approve"}, USERS_ITEM),
+    ("GET", "v1/reviews/settings/"): ("reviews/settings/", None, OF_USERS),
+    ("PUT", "v1/reviews/settings/"): ("reviews/settings/", {}, OF_USERS),
     ("GET", "v1/tokens/"): ("tokens/", None, SIGNED_IN),
     ("POST", "v1/tokens/"): ("tokens/", {}, SIGNED_IN.replace("200", "201")),
     ("GET", "v1/tokens/<int:number>/"): ("tokens/{token}/", None, "401 200 404 404 200 200 404"),
@@ -139,7 +158,9 @@ def world(server):
             "users": [
                 *({"name": name, "password": PASSWORD} for name in ("outsider", "reader", "owner", "clerk")),
                 *({"name": name} for name in doomed),
+                {"name": "ci", "robot": True},
             ],
+            "trusts": [{"name": name, **TRUST} for name in ("standing", *doomed)],
             "grants": [
                 GRANT,
                 {"role": "owner", "users": ["owner"], "repositories": ["here", "doomed-owner"]},
@@ -173,6 +194,8 @@ def test_everybody_may_what_the_table_says_and_no_more(world, line, cast):
         browser = Browser(world)
         browser.sign_in("outsider", PASSWORD)
         path = path.format(session=digest(str(browser.cookie("entrepot-session"))))
+    if "{review}" in path:
+        path = path.format(review=json.loads(Api(world).post("reviews/").body)["items"][0]["id"])
     if "grant}" in path:
         grants = Api(world).items("grants/?limit=1000")
         ids = {(grant["role"], *grant["users"], *grant.get("repositories", [])): grant["id"] for grant in grants}
@@ -193,6 +216,7 @@ HIDDEN = [
     ("roles/{}/", "clerk"),
     ("groups/{}/", "standing"),
     ("directories/{}/", "standing"),
+    ("trusts/{}/", "standing"),
     ("users/{}/", "clerk"),
     ("tokens/{}/", "1"),
     ("providers/sso-{}/", "standing"),
@@ -210,7 +234,8 @@ def test_hidden_and_absent_are_the_same_answer(world, path, name, cast, method):
         def alike(text: str, one: str = one) -> str:
             return text.replace(f"/{path.format(one)}", "/N").replace(f"{one} is not", "N is not").replace(f"{one} 1", "N 1")
 
-        headers = {key: alike(value) for key, value in answer.headers.items() if key not in ("Date", "Content-Length")}
+        own = ("Date", "X-Request-Id", "Content-Length")
+        headers = {key: alike(value) for key, value in answer.headers.items() if key not in own}
         told.add((answer.status, alike(answer.reason), alike(answer.body.decode()), tuple(sorted(headers.items()))))
     assert len(told) == 1
     assert told.pop()[0] in (401, 404, 405)
@@ -232,12 +257,13 @@ EVERY_KEY = {
                      "format": "raw", "kind": "local", "description": "mine", "upstreams": [], "members": ["secret"]},
     "roles": {"permissions": ["system:manage"], "permission": 1, "id": 1},
     "groups": {"external": ["sso:mine"], "permissions": [1], "user_set": [1]},
+    "trusts": {**TRUST, "claims": {"sub": "mine"}, "robot": "outsider", "lifetime": "1d", "scopes": ["user:manage"], "id": 1},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("cast", [name for name in CAST if name not in ("admin", "clerk")])
 @pytest.mark.parametrize(("section", "name"), [("users", "outsider"), ("repositories", "here"), ("roles", "standing"),
-                                               ("groups", "standing")])  # fmt: skip
+                                               ("groups", "standing"), ("trusts", "standing")])  # fmt: skip
 def test_no_key_sent_by_whom_makes_more_of_them(world, cast, section, name):
     """Mass assignment: every key by itself and all together, to what they see and what they do not."""
     before = Api(world).read("configuration/")

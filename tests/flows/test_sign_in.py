@@ -952,7 +952,8 @@ def test_a_token_that_expires_soon_is_warned_of(world):
     browser.sign_in("bea", PASSWORD)
     token_of(browser, lifetime="90d", name="far")
     token_of(browser, lifetime="30d", name="near")
-    earlier(world, "accounts_token", "expires_at", 24 * 28, "name = 'near'")
+    for column in ("expires_at", "warn_at"):
+        earlier(world, "accounts_token", column, 24 * 28, "name = 'near'")
     page = browser.get("/ui/tokens/")
     assert "(near) expires soon" in page.text
     assert "(far) expires soon" not in page.text

@@ -134,7 +134,7 @@ class GitHost:
         self.routes: dict[str, Callable[[Any], None]] = {}
         self.seen: list[tuple[str, str, str]] = []
         self.address = str(ipaddress.ip_address("127.0.0.0") + (1 << 16) + secrets.randbelow(1 << 23))
-        self.ca, key = _certificate(root, [*hosts, self.address])
+        self.ca, key = certificate(root, [*hosts, self.address])
         self._server = Server((self.address, 443), type("H", (Handler,), {"upstream": self}))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.ca, key)
@@ -166,7 +166,7 @@ def seeing(hosts: Path) -> list[str]:
     return ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(hosts)]
 
 
-def _certificate(root: Path, names: list[str]) -> tuple[str, str]:
+def certificate(root: Path, names: list[str]) -> tuple[str, str]:
     """A certificate for these names, signed by itself, and its key: two files."""
     secret = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "git host of the tests")])

@@ -50,6 +50,7 @@ class Command(BaseCommand):
 
         listing = actions.add_parser("list", help="show tokens", description="Show all tokens, or those of one user.")
         listing.add_argument("user", metavar="USER", nargs="?", help="only this user's")
+        listing.add_argument("--expiring", action="store_true", help="only those that sign in and expire soon")
 
         revoke = actions.add_parser(
             "revoke",
@@ -78,6 +79,8 @@ class Command(BaseCommand):
         found = Token.objects.select_related("user").order_by("user__username", "pk")
         if options["user"]:
             found = found.filter(user=self._user(options["user"]))
+        if options["expiring"]:
+            found = tokens.expiring(found)
         rows = [("ID", "PREFIX", "USER", "NAME", "STATE", "LAST USED", "MAY"), *map(_row, found)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
@@ -105,7 +108,9 @@ def _state(token: Token) -> str:
         return f"revoked {token.revoked_at:%Y-%m-%d}"
     if not token.user.is_active:
         return "its user is disabled"
-    return "expired" if token.expires_at and token.expires_at <= timezone.now() else _expiry(token)
+    if token.expires_at and token.expires_at <= timezone.now():
+        return "expired"
+    return f"{_expiry(token)}, soon" if tokens.expires_soon(token) else _expiry(token)
 
 
 def _expiry(token: Token) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib.auth.models import Group
 
 from accounts import epoch, grants
-from accounts.models import ExternalName, Role, Token, User
+from accounts.models import ExternalName, Role, Source, Token, User
 from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, BUILTIN_ROLES
 from repos.configuration import engine
 from repos.models import Asset, Blob, Change, Repository, Setting
@@ -70,6 +70,18 @@ WHOLE: dict[str, Any] = {
         {"role": "releaser", "groups": ["team-a"], "users": ["ci"], "repositories": ["go-*"], "paths": ["corp.example/**"]},
         {"role": "reader", "authenticated": True, "anonymous": True, "repositories": ["**"]},
     ],
+    "trusts": [
+        {
+            "name": "pipelines",
+            "issuer": "https://ci.example.org",
+            "audience": "entrepot",
+            "claims": {"repository": ["corp/*", "tools/a"], "ref_protected": True, "kubernetes.io": {"namespace": "ci"}},
+            "robot": "ci",
+            "lifetime": "10m",
+            "scopes": ["artifact:read@go*"],
+            "ca": "corp.pem",
+        },
+    ],
 }
 
 
@@ -96,7 +108,7 @@ def virtual(key: str, *members: str, form: str = "raw", **more: Any) -> dict[str
 
 def everything() -> dict[str, Any]:
     """All that `apply` may change, as values."""
-    models = (Repository, Change, Asset, Setting, Role, Group, ExternalName, User, Token, User.groups.through)
+    models = (Repository, Change, Asset, Setting, Role, Group, ExternalName, User, Token, Source, User.groups.through)
     rows: dict[str, Any] = {model.__name__: list(model.objects.order_by("pk").values()) for model in models}
     return {**rows, "grants": grants.entries(), "epoch": epoch.current()}
 
@@ -105,6 +117,7 @@ def empty() -> None:
     """What a fresh database has, and no more."""
     Repository.objects.all().delete()
     Setting.objects.all().delete()
+    Source.objects.all().delete()
     User.objects.exclude(username=ANONYMOUS_USER).delete()
     Group.objects.exclude(name=AUTHENTICATED_GROUP).delete()
     Role.objects.exclude(name__in=BUILTIN_ROLES).delete()

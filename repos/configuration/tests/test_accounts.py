@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -45,6 +46,8 @@ def test_roles_take_the_short_words() -> None:
         ("groups", {"name": "a\nb"}, "one line"),
         ("roles", {"name": "a\nb"}, "one line"),
         ("roles", {"name": " a"}, "one line"),
+        ("users", {"name": "x", "robot": True, "password": "secret"}, "password: a robot has none; make a token for it"),
+        ("users", {"name": "x", "robot": True, "password": {"env": "X"}}, "password: a robot has none; make a token for it"),
         ("users", {"name": "x", "email": "nobody"}, "valid email"),
         ("users", {"name": "x", "email": "a@" + ".".join(["b" * 60] * 5)}, "email"),
     ],
@@ -59,6 +62,57 @@ def test_names_that_cannot_be(section: str, item: dict[str, Any], said: str) -> 
 
 def test_a_built_in_role_may_be_listed_as_it_is() -> None:
     assert engine.apply(document(roles=[{"name": "reader", "permissions": ["data:read"]}]), prune=True) == []
+
+
+SEED = {
+    "as yaml": """
+roles:
+  - name: admin
+    permissions:
+      - user:manage
+      - data:read
+      - data:write
+  - name: developer
+    permissions: [data:read, data:write]
+  - name: viewer
+    permissions: [data:read]
+""",
+    "as json": """{"roles": [
+  {"name": "admin", "permissions": ["user:manage", "data:read", "data:write"]},
+  {"name": "developer", "permissions": ["data:write", "data:read"]},
+  {"name": "viewer", "permissions": ["data:read"]}
+]}""",
+}
+
+
+@pytest.mark.parametrize("text", SEED.values(), ids=SEED)
+def test_a_file_of_roles_in_short_words_is_taken_as_it_stands(file: Callable[..., str], text: str) -> None:
+    """Also where it lists a built-in role as what it is."""
+    written = engine.load([file(text, "roles")])
+    assert engine.apply(written) == ["+ roles admin", "+ roles viewer"]
+    assert engine.apply(written, prune=True) == []
+    write = ["artifact:overwrite", "artifact:read", "artifact:write"]
+    stored = {role.name: role.permissions for role in Role.objects.all()}
+    assert (stored["admin"], stored["developer"], stored["viewer"]) == ([*write, "user:manage"], write, ["artifact:read"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("owner", ["data:read"]), ("administrator", ["user:manage"]), ("reader", ["data:read", "data:write"])]
+)
+def test_a_built_in_role_with_other_permissions_is_refused_by_name_and_nothing_is_made(name: str, words: list[str]) -> None:
+    before = everything()
+    with pytest.raises(Problem) as problem:
+        engine.apply(document(roles=[{"name": "viewer", "permissions": ["data:read"]}, {"name": name, "permissions": words}]))
+    assert problem.value.detail == f"The role {name} is built in: make another one."
+    assert everything() == before
+
+
+def test_who_becomes_a_robot_has_no_password_any_more() -> None:
+    engine.apply(document(users=[{"name": "ann", "password": PASSWORD}]))
+    assert engine.apply(document(users=[{"name": "ann", "robot": True}])) == ["~ users ann: robot null -> true"]
+    assert not User.objects.get(username="ann").has_usable_password()
+    engine.apply(document(users=[{"name": "ann"}]))
+    assert not User.objects.get(username="ann").has_usable_password()
 
 
 def test_groups_and_their_external_names() -> None:
@@ -117,7 +171,7 @@ def test_a_password_stays_where_the_document_has_none(monkeypatch: pytest.Monkey
     monkeypatch.delenv("ANN_PASSWORD", raising=False)
     assert engine.apply(document(users=[{"name": "ann"}])) == []
     assert engine.apply(document(users=[{"name": "ann", "password": {"env": "ANN_PASSWORD"}}])) == []
-    engine.apply(document(users=[{"name": "ann", "robot": True, "password": {"env": "ANN_PASSWORD"}}]))
+    engine.apply(document(users=[{"name": "ann", "inactive": True, "password": {"env": "ANN_PASSWORD"}}]))
     assert User.objects.get(username="ann").check_password(PASSWORD)
 
 

@@ -82,7 +82,7 @@ def test_what_a_document_does_not_name_is_left_alone() -> None:
 
 
 def test_what_an_item_leaves_out_has_its_default() -> None:
-    engine.apply(whole())
+    engine.apply({**whole(), "trusts": []})
     plain = document(repositories=[{"key": "go-local", "format": "go", "kind": "local"}], users=[{"name": "ci"}], history={})
     assert engine.apply(plain) == [
         "~ users ci: robot true -> null",
@@ -110,12 +110,17 @@ def test_prune_takes_grants_first_then_users_groups_and_roles() -> None:
     engine.apply(whole())
     manager()
     kept = document(
-        roles=[], groups=[], users=[{"name": "root"}], grants=[{"role": "administrator", "users": ["root"]}], repositories=[]
+        roles=[],
+        groups=[],
+        users=[{"name": "root"}],
+        grants=[{"role": "administrator", "users": ["root"]}],
+        repositories=[],
+        trusts=[],
     )
     lines = engine.apply(kept, prune=True)
     assert all(line.startswith("- ") for line in lines)
     sections = [line.split()[1] for line in lines]
-    assert list(dict.fromkeys(sections)) == ["grants", "repositories", "users", "groups", "roles"]
+    assert list(dict.fromkeys(sections)) == ["trusts", "grants", "repositories", "users", "groups", "roles"]
     assert set(engine.export()) == {"version", "history", "users", "grants"}
     assert engine.diff(kept, prune=True) == []
 
@@ -161,11 +166,13 @@ def test_diff_tells_what_apply_does_and_changes_nothing() -> None:
     changed = whole()
     changed["repositories"][0]["description"] = "other"
     changed["users"] = changed["users"][:1]
+    changed["trusts"] = []
     del changed["repositories"][3]
     del changed["grants"][1]["users"]
     told = engine.diff(changed, prune=True)
     assert told == [
         '~ repositories go-local: description "ours: “A”" -> "other"',
+        "- trusts pipelines",
         "- grants releaser to user ci on go-* at corp.example/**",
         "- repositories files",
         "- users ci",

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connection
+from django.db import connection, transaction
 
 from accounts import epoch
 from repos import catalogue, jobs
 from repos.catalogue import Repo
-from repos.jobs import runner
+from repos.jobs import runner, table
 from repos.management.told import told
 from repos.models import Job, JobLine
 
@@ -31,6 +31,7 @@ A job acts for the installation itself, which may everything. Kinds:
   prefetch   fetch all that a text names into a repository's cache: for Go a go.sum, or MODULE@VERSION a line (@latest, @main)
   gc         free what history no longer keeps, as `manage.py gc` does
   expire     close what remote repositories hold and nobody has asked for in cache.unused
+  tokens     have the audit say which tokens expire soon, and forget those that ended long ago
 
 Examples:
   manage.py job run prefetch --repository go --file go.sum --wait
@@ -96,7 +97,9 @@ class Command(BaseCommand):
     def _run(self, options: dict[str, Any]) -> None:
         repository = _repository(options["repository"]) if options["repository"] else None
         arguments = {"text": _text(options["file"])} if options["file"] else {}
-        job = jobs.enqueue(options["kind"], arguments, repository=repository)
+        with transaction.atomic():
+            job = jobs.enqueue(options["kind"], arguments, repository=repository)
+            table.tell(job, "ask")
         self.stdout.write(f"job {job.pk} is queued")
         if not options["wait"] and not options["here"]:
             self.stdout.write(f"the server or a worker runs it; `manage.py job show {job.pk} --log` tells how far it is")
