@@ -15,6 +15,7 @@ from typing import Any
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends import db
 from django.contrib.sessions.backends.base import SessionBase
+from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -106,9 +107,14 @@ def end(sessions: QuerySet[Session]) -> int:
     """End sessions at once. Returns how many there were."""
     ended = list(sessions.select_related("user"))
     for one in ended:
-        one.delete()
-        audit.notice("session.end", subject=one.user.get_username(), detail={"began": one.created_at.isoformat()})
+        with transaction.atomic():
+            _end(one)
     return len(ended)
+
+
+def _end(one: Session) -> None:
+    if one.delete()[0]:
+        audit.record("session.end", subject=one.user.get_username(), detail={"began": one.created_at.isoformat()})
 
 
 def user_saved(instance: User, update_fields: frozenset[str] | None = None, **_: Any) -> None:
