@@ -106,11 +106,15 @@ def of(user: User) -> QuerySet[Session]:
 def end(sessions: QuerySet[Session]) -> int:
     """End sessions at once. Returns how many there were."""
     ended = list(sessions.select_related("user"))
-    with transaction.atomic():
-        for one in ended:
-            one.delete()
-            audit.record("session.end", subject=one.user.get_username(), detail={"began": one.created_at.isoformat()})
+    for one in ended:
+        with transaction.atomic():
+            _end(one)
     return len(ended)
+
+
+def _end(one: Session) -> None:
+    if one.delete()[0]:
+        audit.record("session.end", subject=one.user.get_username(), detail={"began": one.created_at.isoformat()})
 
 
 def user_saved(instance: User, update_fields: frozenset[str] | None = None, **_: Any) -> None:

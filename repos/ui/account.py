@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import Group
@@ -23,8 +23,6 @@ from problems import Malformed, NotFound, Problem
 from repos.serve import base_url
 from repos.ui.door import caller_of, page, refused, show, to, user_of
 
-SOON = timedelta(days=14)
-"""How long before its end a token is marked."""
 MOST_SHOWN = 200
 LIFETIMES = (("7d", gettext_lazy("7 days")), ("30d", gettext_lazy("30 days")), ("90d", gettext_lazy("90 days")),
              ("365d", gettext_lazy("a year")), ("", gettext_lazy("never")))  # fmt: skip
@@ -144,11 +142,9 @@ def _of_tokens(request: HttpRequest) -> dict[str, Any]:
 
 
 def _token(token: Token) -> dict[str, Any]:
-    now = timezone.now()
-    expired = token.expires_at is not None and token.expires_at <= now
+    expired = token.expires_at is not None and token.expires_at <= timezone.now()
     ended = expired or token.revoked_at is not None
-    soon = not ended and token.expires_at is not None and token.expires_at < now + SOON
-    return {"token": token, "expired": expired, "ended": ended, "soon": soon}
+    return {"token": token, "expired": expired, "ended": ended, "soon": token_rules.expires_soon(token)}
 
 
 @page("POST")

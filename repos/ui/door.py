@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec
 from urllib.parse import urlencode
 
 from django.contrib.auth import get_user
+from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
@@ -70,6 +71,8 @@ def page(*methods: str, to_all: bool = False) -> Callable[[View[P]], View[P]]:
                     _read_cookies(request)
                     response = guarded(request, *args, **kwargs)
                     _write_cookies(request, response)
+                except SessionInterrupted:  # it was ended while this was answered
+                    response = _to_sign_in(request)
                 except Exception as error:
                     response = _refused(request, error)
                 for name, value in HEADERS.items():

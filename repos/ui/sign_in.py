@@ -15,6 +15,7 @@ from accounts.models import User
 from accounts.openid import flow, provider
 from accounts.openid.provider import Provider
 from problems import Problem
+from repos import database
 from repos.caller import problem_of
 from repos.serve import base_url
 from repos.ui.door import caller_of, page, refused, show, to
@@ -57,6 +58,7 @@ def _by_password(request: HttpRequest) -> HttpResponse:
 def begin(request: HttpRequest, name: str) -> HttpResponseBase:
     """Send the browser to a provider."""
     there = _provider(request, name)
+    database.release()  # which nobody holds while they wait for others
     url, begun = flow.begin(there, _redirect_uri(request, there), _within(request.GET.get("next", "")))
     response = HttpResponseRedirect(url)
     response.set_cookie(COOKIE, begun.text(), max_age=flow.MINUTES, httponly=True, samesite="Lax")
@@ -68,6 +70,7 @@ def done(request: HttpRequest, name: str) -> HttpResponseBase:
     """Where a provider sends the browser back to. Whatever comes of it, what was begun is over."""
     there = _provider(request, name)
     begun = flow.begun(request.COOKIES.get(COOKIE, ""))
+    database.release()
     try:
         user = flow.finish(there, begun, _redirect_uri(request, there), request.GET.dict())
         response: HttpResponse = _signed_in(request, user, there.name, begun.next if begun else "")

@@ -100,9 +100,9 @@ TABLE = {
     ("GET", "v1/tokens/<int:number>/"): ("tokens/{token}/", None, "401 200 404 404 200 200 404"),
     ("DELETE", "v1/tokens/<int:number>/"): ("tokens/{token}/", None, "401 204 404 404 204 204 404"),
     ("GET", "v1/providers/"): ("providers/", None, OF_USERS),
-    ("GET", "v1/providers/<path:name>/"): ("providers/standing/", None, USERS_ITEM),
-    ("PUT", "v1/providers/<path:name>/"): ("providers/standing/", provider("standing"), USERS_ITEM),
-    ("DELETE", "v1/providers/<path:name>/"): ("providers/doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
+    ("GET", "v1/providers/<path:name>/"): ("providers/sso-standing/", None, USERS_ITEM),
+    ("PUT", "v1/providers/<path:name>/"): ("providers/sso-standing/", provider("standing"), USERS_ITEM),
+    ("DELETE", "v1/providers/<path:name>/"): ("providers/sso-doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
     ("GET", "v1/sessions/"): ("sessions/", None, SIGNED_IN),
     ("DELETE", "v1/sessions/"): ("sessions/", None, SIGNED_IN),
     ("GET", "v1/sessions/<str:key>/"): ("sessions/{session}/", None, "401 200 404 404 200 200 404"),
@@ -153,7 +153,7 @@ def world(server):
             ],
             "roles": [{"name": "clerk", "permissions": ["user:manage"]}, *({"name": name} for name in ("standing", *doomed))],
             "groups": [{"name": name} for name in ("standing", *doomed)],
-            "providers": [{"name": name, **provider(name)} for name in ("standing", *doomed)],
+            "providers": [{"name": f"sso-{name}", **provider(name)} for name in ("standing", *doomed)],
             **({"directories": [{"name": name, **DIRECTORY} for name in ("standing", *doomed)]} if LDAP else {}),
             "users": [
                 *({"name": name, "password": PASSWORD} for name in ("outsider", "reader", "owner", "clerk")),
@@ -215,11 +215,11 @@ HIDDEN = [
     ("repositories/{}/changes/1/", "secret"),
     ("roles/{}/", "clerk"),
     ("groups/{}/", "standing"),
-    ("trusts/{}/", "standing"),
     ("directories/{}/", "standing"),
+    ("trusts/{}/", "standing"),
     ("users/{}/", "clerk"),
     ("tokens/{}/", "1"),
-    ("providers/{}/", "standing"),
+    ("providers/sso-{}/", "standing"),
 ]
 
 
