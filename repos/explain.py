@@ -221,8 +221,10 @@ class _Question:
         return explain.explain(self.who.actor, self.who.rights, permission, key, package, told=self.asker.told(key))
 
     def answer(self, package: str, steps: list[Verdict], against: str = "", **more: Any) -> Explained:
-        missing = next((step.missing for step in steps if not step.allowed), "")
-        why = self.who.barred or missing or against
+        denied = [step for step in steps if not step.allowed]
+        # what is missing last takes a role that has also what is missing before, where both are of one repository
+        missing = [step.missing for step in denied if step.repository == denied[0].repository][-1:]
+        why = self.who.barred or "".join(missing) or against
         return Explained(
             self.who.actor, self.permission, self.key, self.path, package, not why, why or "allowed", steps=tuple(steps), **more
         )
