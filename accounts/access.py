@@ -80,6 +80,10 @@ class Rights:
         """Whether a global permission holds. A grant on all repositories is none."""
         return authorize(self, permission)
 
+    def manages(self, repository: str) -> bool:
+        """Whether they may configure a repository: it takes repository:manage for the whole of it, or for the installation."""
+        return self.allows_globally("repository:manage") or self.allows_everywhere("repository:manage", repository)
+
     def paths(self, permission: str, repository: str) -> tuple[frozenset[str], ...]:
         """What `allows` says of all packages of a repository: the permission holds where of each of these sets a glob matches."""
         sides = (self.grants,) if self.scopes is None else (self.grants, self.scopes)

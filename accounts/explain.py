@@ -107,12 +107,14 @@ def whose(user: User, token: Token | None, now: datetime) -> str:
 
 def _missing(granted: bool, permission: str, repository: str, package: str | None) -> str:
     """What would be needed, the nearest first."""
-    where = f" on {repository}" if repository else " without repositories"
+    where = f" on {repository}" if repository else ""
     at = f" at {package}" if package else ""
     if granted:
         return f"no scope of the token has {permission}{where}{at}; a grant would allow it"
     role = _smallest_role(permission)
-    return f"no grant has {permission}{where}{at}; the role {role} does, granted there"
+    return (
+        f"no grant has {permission}{where}{at}; the role {role} does, granted {'there' if repository else 'without repositories'}"
+    )
 
 
 def _smallest_role(permission: str) -> str:

@@ -50,9 +50,7 @@ class Asker:
     own: bool = False
 
     def manages(self, key: str) -> bool:
-        if self.rights is None or self.rights.allows_globally(MANAGE):
-            return True
-        return self.rights.allows_everywhere(MANAGE, key)
+        return self.rights is None or self.rights.manages(key)
 
     def sees(self, key: str) -> bool:
         """Whether they may know that there is such a repository, or would if there were."""
@@ -212,17 +210,21 @@ class _Question:
             against = refusal.reason
         members: list[Verdict] = []
         if repo.is_virtual and self.permission == READ:
-            every = [self._step(repo, need) for need in behind(repo, package)]
-            against = "" if any(member.allowed for member in every) else f"no member of {repo.key} lets them read there"
-            members = [member for member in every if self.asker.manages(repo.key) or self.asker.sees(member.repository)]
+            every = behind(repo, package)
+            against = (
+                "" if any(need.met_by(self.who.rights) for need in every) else f"no member of {repo.key} lets them read there"
+            )
+            members = [self._step(repo, need) for need in every if self._knows(repo, need.repo)]
         return self.answer(package, steps, against, of_path=of_path, members=tuple(members))
 
     def verdict(self, permission: str, key: str, package: str | None) -> Verdict:
         return explain.explain(self.who.actor, self.who.rights, permission, key, package, told=self.asker.told(key))
 
     def answer(self, package: str, steps: list[Verdict], against: str = "", **more: Any) -> Explained:
-        missing = next((step.missing for step in steps if not step.allowed), "")
-        why = self.who.barred or missing or against
+        denied = [step for step in steps if not step.allowed]
+        # what is missing last takes a role that has also what is missing before, where both are of one repository
+        missing = [step.missing for step in denied if step.repository == denied[0].repository][-1:]
+        why = self.who.barred or "".join(missing) or against
         return Explained(
             self.who.actor, self.permission, self.key, self.path, package, not why, why or "allowed", steps=tuple(steps), **more
         )
@@ -236,10 +238,14 @@ class _Question:
             return everywhere
         return explain.explain(self.who.actor, self.who.rights.without_paths(), MANAGE, self.key, told=self.asker.told(self.key))
 
+    def _knows(self, repo: Repo, behind: Repo) -> bool:
+        """Whether the asker may know that one repository is behind another."""
+        return self.asker.manages(repo.key) or self.asker.sees(behind.key)
+
     def _step(self, repo: Repo, need: Need) -> Verdict:
         """A repository behind one that they see, which they may not see itself, is not told by its name."""
         found = self.verdict(need.permission, need.repo.key, need.package)
-        if self.asker.manages(repo.key) or self.asker.sees(need.repo.key):
+        if self._knows(repo, need.repo):
             return found
         behind = f"what takes the uploads of {repo.key}"
         return replace(found, repository=behind, missing=found.missing.replace(f" on {need.repo.key}", f" on {behind}"))

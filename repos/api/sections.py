@@ -56,9 +56,9 @@ class Shelf:
 
     def edits(self, caller: Caller, identity: str) -> bool:
         permission = self.section.permission
-        if caller.rights.allows_globally(permission):
-            return True
-        return permission in REPOSITORY_PERMISSIONS and caller.rights.allows_everywhere(permission, identity)
+        if permission in REPOSITORY_PERMISSIONS:
+            return caller.rights.manages(identity)
+        return caller.rights.allows_globally(permission)
 
     def sees(self, caller: Caller, identity: str) -> bool:
         return self.edits(caller, identity)
