@@ -6,11 +6,12 @@ issuer that is configured and never from the token, and the algorithms that a to
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -29,6 +30,8 @@ LARGEST_DOCUMENT = 512 * 1024
 """Bytes of what an issuer answers."""
 MOST_KEYS = 100
 TIMEOUT = 10.0
+AT_ONCE = 8
+"""Threads of a process that may wait for one issuer: a silent one would take them from all."""
 KEPT = 3600.0
 """Seconds that an issuer's metadata and keys are kept, as long as it signs with none that is unknown."""
 AGAIN = 10.0
@@ -75,12 +78,14 @@ class Issuer:
 
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
         """The status and the JSON of an address that its metadata names; None for what is no JSON. Raises Unavailable."""
-        return self._ask("GET", url, headers or {})
+        with _known_of(self).turn():
+            return self.ask("GET", url, headers or {})
 
     def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
         """As `get`, of a form that is sent there."""
         sent = {"Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
-        return self._ask("POST", url, sent, urlencode(form).encode())
+        with _known_of(self).turn():
+            return self.ask("POST", url, sent, urlencode(form).encode())
 
     def _key_for(self, head: Claims) -> jwt.PyJWK:
         """The one key that the token says that it is signed by, if it is one of the issuer's and for that algorithm."""
@@ -93,7 +98,8 @@ class Issuer:
                 raise _refused("it does not say by which of the issuer's keys it is signed")
         raise _refused("it is signed by no key of the issuer")
 
-    def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> tuple[int, Any]:
+    def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> tuple[int, Any]:
+        """As `get`, of whoever has a turn."""
         own = connector.origin(url) == connector.origin(self.url)
         try:
             with connector.failures():
@@ -112,6 +118,7 @@ class _Known:
 
     issuer: Issuer
     lock: threading.Lock = field(default_factory=threading.Lock)
+    turns: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(AT_ONCE))
     read_at: float = -KEPT
     metadata_: Claims = field(default_factory=dict)
     keys_: tuple[jwt.PyJWK, ...] = ()
@@ -133,25 +140,36 @@ class _Known:
         self.keys_ = keys
         return keys
 
-    def _read(self, oldest: float) -> None:
-        if not self.lock.acquire(timeout=2 * TIMEOUT):
-            raise _out(self.issuer.url, "too many wait for it")
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Be one of the few threads that may wait for the issuer at once. Raises Unavailable where there are enough."""
+        if not self.turns.acquire(blocking=False):
+            raise _out(self.issuer.url, "too many wait for it already")
         try:
-            now = time.monotonic()
-            if now - self.read_at < oldest:
-                return
-            if self.failure is not None and now - self.failed_at < AGAIN:
-                raise _out(self.issuer.url, self.failure.detail)
-            try:
-                self._read_now()
-            except Problem as failure:
-                self.failure, self.failed_at = failure, time.monotonic()
-                if now - self.read_at < KEPT:  # what is known still holds; only a new key is waited for
-                    return
-                raise
-            self.read_at, self.failure = time.monotonic(), None
+            yield
         finally:
-            self.lock.release()
+            self.turns.release()
+
+    def _read(self, oldest: float) -> None:
+        if time.monotonic() - self.read_at < oldest:
+            return
+        with self.turn(), self.lock:
+            self._read_in_turn(oldest)
+
+    def _read_in_turn(self, oldest: float) -> None:
+        now = time.monotonic()
+        if now - self.read_at < oldest:
+            return
+        if self.failure is not None and now - self.failed_at < AGAIN:
+            raise _out(self.issuer.url, self.failure.detail)
+        try:
+            self._read_now()
+        except Problem as failure:
+            self.failure, self.failed_at = failure, time.monotonic()
+            if now - self.read_at < KEPT:  # what is known still holds; only a new key is waited for
+                return
+            raise
+        self.read_at, self.failure = time.monotonic(), None
 
     def _read_now(self) -> None:
         issuer = self.issuer
@@ -165,7 +183,7 @@ class _Known:
         self.metadata_ = said
 
     def _document(self, url: str) -> Claims:
-        status, said = self.issuer.get(url)
+        status, said = self.issuer.ask("GET", url, {})
         if status != 200 or not isinstance(said, dict):
             raise _out(self.issuer.url, f"it answers {status} and no document")
         return said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from accounts.openid import issuer as issuers
 from accounts.openid.issuer import Issuer, checked_keys, issuer_in
-from problems import Malformed, Unauthenticated, Unavailable
+from problems import Malformed, Problem, Unauthenticated, Unavailable
 
 AUDIENCE = "entrepot"
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -211,6 +212,28 @@ def test_a_failed_issuer_is_left_alone_for_a_moment(server: Server) -> None:
         with pytest.raises(Unavailable):
             verify(server, server.token())
     assert server.asked == [issuers.WELL_KNOWN]
+
+
+def test_of_many_that_wait_for_a_silent_issuer_all_but_a_few_are_told_at_once(server: Server) -> None:
+    silent = socket.create_server(("127.0.0.1", 0), backlog=100)
+    server.pages[issuers.WELL_KNOWN] = 200, {"issuer": server.url, "jwks_uri": f"http://127.0.0.1:{silent.getsockname()[1]}/"}
+    issuer = Issuer(server.url, allowed=("127.0.0.0/8",))
+    told: list[Problem] = []
+
+    def wait() -> None:
+        try:
+            issuer.verify(server.token(), AUDIENCE)
+        except Unavailable as problem:
+            told.append(problem)
+
+    threads = [threading.Thread(target=wait) for _ in range(issuers.AT_ONCE + 20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    silent.close()
+    assert len(told) == len(threads)
+    assert sum("too many wait" in problem.detail for problem in told) == 20
 
 
 def test_keys_that_are_known_outlast_a_failure(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
