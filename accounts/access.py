@@ -1,4 +1,4 @@
-"""The whole rule of who may do what.
+"""The whole rule of who may do what, in `authorize`.
 
 Everybody has the grants of anonymous; who is signed in also has those of the authenticated, of their groups, and their
 own. A token's scopes narrow all of them: what is allowed is what a grant AND a scope allow. There is no other way.
@@ -7,7 +7,7 @@ own. A token's scopes narrow all of them: what is allowed is what a grant AND a 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from django.db import connection
@@ -19,12 +19,26 @@ from accounts.globs import matches
 from accounts.grants import Entry, Kind, subject
 from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, GLOBAL_PERMISSIONS
 
-__all__ = ["ANONYMOUS", "Actor", "Grant", "Rights", "rights_of"]
+__all__ = ["ANONYMOUS", "Actor", "Grant", "Rights", "authorize", "covering", "rights_of"]
 
 EVERY_PATH = ("", "**")
 """The path globs that match every package."""
 FEW_SCOPES = 16
 """Scopes that a client is known by again: whoever signs in may have passes of many, each another, as often as they like."""
+
+
+def authorize(rights: Rights, permission: str, repository: str = "", package: str | None = None) -> bool:
+    """Whether a permission holds for a package of a repository; the rule by which every door decides.
+
+    Without a package: for some package, so that the repository may be seen. Without a repository: for the installation.
+    """
+    granted = any(covering(rights.grants, permission, repository, package))
+    return granted and (rights.scopes is None or any(covering(rights.scopes, permission, repository, package)))
+
+
+def covering(side: Iterable[Grant], permission: str, repository: str = "", package: str | None = None) -> Iterator[Grant]:
+    """Those of the grants, or of the scopes, that `authorize` finds."""
+    return (grant for grant in side if grant.covers(permission, repository, package))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +57,28 @@ class Grant:
         if permission not in self.permissions:
             return False
         if not repository or not self.repository:
-            return repository == self.repository
+            return repository == self.repository and permission in GLOBAL_PERMISSIONS
         return matches(self.repository, repository) and (package is None or not self.path or matches(self.path, package))
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What one actor may do in one epoch."""
+    """What one actor may do in one epoch: `authorize` in the words in which it is asked."""
 
     grants: tuple[Grant, ...]
     scopes: tuple[Grant, ...] | None = None
 
     def allows(self, permission: str, repository: str, package: str | None = None) -> bool:
         """Whether the permission holds for a package of a repository; None: for some package, so it may be seen."""
-        return bool(repository) and self._covered(permission, repository, package)
+        return bool(repository) and authorize(self, permission, repository, package)
+
+    def allows_everywhere(self, permission: str, repository: str) -> bool:
+        """Whether the permission holds for a repository as a whole, and not for some of its packages alone."""
+        return self.without_paths().allows(permission, repository)
+
+    def allows_globally(self, permission: str) -> bool:
+        """Whether a global permission holds. A grant on all repositories is none."""
+        return authorize(self, permission)
 
     def paths(self, permission: str, repository: str) -> tuple[frozenset[str], ...]:
         """What `allows` says of all packages of a repository: the permission holds where of each of these sets a glob matches."""
@@ -65,14 +87,6 @@ class Rights:
             frozenset(entry.path or "**" for entry in side if repository and entry.covers(permission, repository, None))
             for side in sides
         )
-
-    def allows_everywhere(self, permission: str, repository: str) -> bool:
-        """Whether the permission holds for a repository as a whole, and not for some of its packages alone."""
-        return self._whole().allows(permission, repository)
-
-    def allows_globally(self, permission: str) -> bool:
-        """Whether a global permission holds. A grant on all repositories is none."""
-        return permission in GLOBAL_PERMISSIONS and self._covered(permission, "", None)
 
     def plus(self, extra: Iterable[tuple[Iterable[str], str, str]]) -> Rights:
         """These rights and implied grants (permissions, repository glob, path glob), which scopes narrow too."""
@@ -83,17 +97,11 @@ class Rights:
         """What the grants and these scopes allow, instead of those that narrow it now; None: what the grants alone do."""
         return replace(self, scopes=None if scopes is None else tuple(map(_scope, scopes)))
 
-    def _whole(self) -> Rights:
+    def without_paths(self) -> Rights:
         """What holds without regard to paths."""
         grants = tuple(grant for grant in self.grants if grant.path in EVERY_PATH)
         scopes = None if self.scopes is None else tuple(scope for scope in self.scopes if scope.path in EVERY_PATH)
         return Rights(grants, scopes)
-
-    def _covered(self, permission: str, repository: str, package: str | None) -> bool:
-        granted = any(grant.covers(permission, repository, package) for grant in self.grants)
-        if self.scopes is None or not granted:
-            return granted
-        return any(scope.covers(permission, repository, package) for scope in self.scopes)
 
 
 def rights_of(actor: Actor, epoch: int) -> Rights:

@@ -7,7 +7,8 @@ class AccountsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from accounts import builtin, signals
+        from accounts import appendonly, builtin, signals
 
         signals.connect()
         post_migrate.connect(builtin.after_migrate, sender=self, dispatch_uid="accounts.builtin")
+        post_migrate.connect(appendonly.after_migrate, sender=self, dispatch_uid="accounts.appendonly")

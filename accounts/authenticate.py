@@ -1,4 +1,4 @@
-"""From an Authorization header to an actor, in exactly one query.
+"""From an Authorization header to an actor, in exactly one query; a password that is not remembered costs more.
 
 Basic carries a password, or a token as the password (with any user name) or as the user name (with no password); Bearer
 carries a token, or a pass (`accounts.passes`). Whatever is wrong, the answer is one and the same, so that nobody learns
@@ -10,15 +10,18 @@ from __future__ import annotations
 import base64
 import json
 import unicodedata
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from django.contrib.auth.hashers import is_password_usable
 from django.db import connection
 from django.utils import timezone
 
 import problems
-from accounts import passes, passwords, tokens
+from accounts import audit, passes, passwords, throttle, tokens
 from accounts.actors import ANONYMOUS, Actor, Identity
+from accounts.directories import signin
 from accounts.epoch import current, number_in
 from accounts.permissions import ANONYMOUS_USER
 
@@ -84,12 +87,79 @@ def by_token(secret: str) -> Identity:
 
 
 def by_password(name: str, password: str) -> Identity:
-    """Who a user's name and password sign in. Raises problems.Unauthenticated, problems.Unavailable."""
-    name = unicodedata.normalize("NFKC", name)
-    epoch, user_id, username, stored = _one(_PASSWORD, [name, ANONYMOUS_USER])
-    if not passwords.matches(name, password, stored):
+    """Who a user's name and password sign in, by the password that is kept here or by a directory.
+
+    A directory is never asked of a robot, nor of somebody whose password is kept here.
+    Raises problems.Unauthenticated; TooMany where too many attempts failed; Unavailable where too many sign in at once, or a
+    directory does not answer; Forbidden where a directory knows them who are not to be a user here (`people.admit`).
+    """
+    if "\0" in name or "\0" in password:  # which no name has, and no database takes
         raise _refused()
-    return Identity(Actor(user_id, username), epoch)
+    name = unicodedata.normalize("NFKC", name)
+    attempt = throttle.Attempt.of(name, audit.here().address)
+    known = _Known(*_one(_PASSWORD, [*attempt.keys, name]))
+    try:
+        attempt.check(known.failures)
+        signed = _by_directory(known, name, password) if known.is_elsewhere else _by_hash(known, name, password)
+        if signed is None:
+            attempt.failed()
+            raise _refused()
+        if signed.checked:
+            attempt.check_again()
+    except (problems.Unauthenticated, problems.TooMany, problems.Forbidden) as problem:
+        audit.notice("sign-in", refused=True, subject=name[:150], detail={"rule": problem.rule})
+        raise
+    if signed.checked:
+        by = replace(audit.here(), actor=signed.actor.name)
+        audit.notice("sign-in", subject=signed.actor.name, detail={"by": signed.checked}, origin=by)
+    return Identity(signed.actor, known.epoch)
+
+
+class _Known:
+    """What is known of a name, and what failed lately."""
+
+    def __init__(
+        self, epoch: Any, user_id: int | None, username: str | None, stored: str | None, active: Any, robot: Any,
+        source: str | None, *failures: Any,
+    ):  # fmt: skip
+        self.epoch, self.user_id, self.username = int(epoch), user_id, username or ""
+        self.active, self.robot = bool(active), bool(robot)
+        self.stored = stored if self.active and username != ANONYMOUS_USER else None
+        self.source = source or ""
+        self.failures = failures
+        self.is_elsewhere = not self.robot and self.username != ANONYMOUS_USER and not is_password_usable(stored or "!")
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """Who signed in. `checked`: by what the password was found right; empty: it was remembered."""
+
+    actor: Actor
+    checked: str
+
+
+def _by_hash(known: _Known, name: str, password: str) -> _Signed | None:
+    """By the password that is kept here; of a user who has none the work is the same."""
+    remembered = passwords.is_remembered(name, password, known.stored)
+    if not passwords.matches(name, password, known.stored) or known.user_id is None:
+        return None
+    return _Signed(Actor(known.user_id, known.username), "" if remembered else "password")
+
+
+def _by_directory(known: _Known, name: str, password: str) -> _Signed | None:
+    directories = signin.asked(name, known.source, known.epoch)
+    if not directories:
+        return _by_hash(known, name, password)
+    user_id = known.user_id if known.active else None
+    user = signin.remembered(directories, name, password, user_id)
+    checked = ""
+    if user is None:
+        user = signin.sign_in(directories, name, password, known.epoch)
+        checked = "directory"
+    if user is None:
+        return None
+    actor = Actor(user, known.username) if isinstance(user, int) else Actor(user.pk, user.username)
+    return _Signed(actor, checked)
 
 
 def _by_pass(text: str) -> Identity:
@@ -135,9 +205,14 @@ WHERE epoch.id = 1
 """
 
 _PASSWORD = """
-SELECT epoch.number, person.id, person.username, person.password
+SELECT epoch.number, person.id, person.username, person.password, person.is_active, person.robot,
+    (SELECT min(source) FROM accounts_externalidentity WHERE user_id = person.id AND issuer LIKE 'directory:%%'),
+    pair.failures, pair.failed_at, address.failures, address.failed_at, name.failures, name.failed_at
 FROM accounts_epoch epoch
-LEFT JOIN accounts_user person ON person.username = %s AND person.is_active AND person.username <> %s
+LEFT JOIN accounts_failedsignin pair ON pair.key = %s
+LEFT JOIN accounts_failedsignin address ON address.key = %s
+LEFT JOIN accounts_failedsignin name ON name.key = %s
+LEFT JOIN accounts_user person ON person.username = %s
 WHERE epoch.id = 1
 """
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from django.contrib.auth.models import AbstractUser, Group, Permission
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models, transaction
 from guardian.models import GroupObjectPermissionBase, UserObjectPermissionBase
 
 from accounts import globs, permissions
+from basics.columns import BytesOrderedField, Clock
 
 
 class SavedWhole(models.Model):
@@ -110,6 +112,38 @@ class ExternalMembership(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class DirectoryWatch(models.Model):
+    """When everybody of a directory is looked at again (`accounts.directories.follow`), and why that failed the last time."""
+
+    name = models.CharField(max_length=100, unique=True)
+    due_at = models.DateTimeField()
+    failure = models.CharField(max_length=1000, blank=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class FailedSignIn(models.Model):
+    """How often signing in by a password failed lately, for a name, an address, or both (`accounts.throttle`).
+
+    `key`: a digest of them.
+    """
+
+    key = models.CharField(max_length=64, unique=True)
+    failures = models.IntegerField()
+    failed_at = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+        indexes = [models.Index(fields=["failed_at"], name="failed_sign_in_at")]
+
+    def __str__(self) -> str:
+        return f"{self.key[:12]}… {self.failures}"
 
 
 class Target(SavedWhole):
@@ -219,9 +253,12 @@ class Epoch(models.Model):
 
 
 class Event(models.Model):
-    """One line of the audit, written by `accounts.audit` alone, and never changed."""
+    """One line of the audit, written by `accounts.audit` alone, and never changed: see `accounts.appendonly`.
 
-    at = models.DateTimeField()
+    Lines are ordered by (at, id).
+    """
+
+    at = models.DateTimeField(db_default=Clock(), help_text="when it was written, by the database's clock")
     action = models.CharField(max_length=40)
     refused = models.BooleanField(default=False)
     actor = models.CharField(max_length=150, blank=True, help_text="who did it; empty: anonymous")
@@ -229,12 +266,126 @@ class Event(models.Model):
     address = models.CharField(max_length=45, blank=True, help_text="where the request came from; empty: no request")
     request = models.CharField(max_length=32, blank=True)
     repository = models.CharField(max_length=100, blank=True)
-    subject = models.CharField(max_length=1024, blank=True, help_text="what it was done to: a path, a user, a token")
+    subject = BytesOrderedField(max_length=1024, blank=True, help_text="what it was done to: a path, a user, a token")
     detail = models.JSONField(default=dict)
     count = models.BigIntegerField(default=1, help_text="how many alike this line stands for")
 
     class Meta:
         default_permissions = ()
+        indexes = [
+            models.Index(fields=["at", "id"], name="event_at"),
+            models.Index(fields=["actor", "at", "id"], name="event_actor"),
+            models.Index(fields=["action", "at", "id"], name="event_action"),
+            models.Index(fields=["repository", "at", "id"], name="event_repository"),
+            models.Index(fields=["subject", "at", "id"], name="event_subject"),
+            models.Index(fields=["at", "id"], condition=models.Q(refused=True), name="event_refused"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%dT%H:%M:%SZ} {self.actor or 'anonymous'} {self.action} {self.subject}"
+
+
+class RightUse(models.Model):
+    """When somebody last used a permission on a repository, as `accounts.uses` notes it."""
+
+    user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="+", help_text="null: anonymous")
+    repository = models.CharField(max_length=100, blank=True, help_text="its key; empty: a global permission")
+    permission = models.CharField(max_length=40)
+    last_used_at = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "repository", "permission"], condition=models.Q(user__isnull=False), name="one_use_of_user"
+            ),
+            models.UniqueConstraint(
+                fields=["repository", "permission"], condition=models.Q(user__isnull=True), name="one_use_of_anybody"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.permission} on {self.repository}"
+
+
+class Review(models.Model):
+    """Who had what at a moment, for somebody to look at: an owner's repositories; the installation's, where it says no owner."""
+
+    owner = models.CharField(max_length=150, blank=True, help_text="a user or a group; empty: the installation")
+    made_at = models.DateTimeField()
+    made_by = models.CharField(max_length=150, blank=True, help_text="who asked for it; empty: it came round")
+    unused = models.CharField(max_length=20, help_text="how long not used is unused")
+    stale = models.CharField(max_length=20, help_text="how long not seen is stale")
+    repositories = models.JSONField(default=list)
+    groups = models.JSONField(default=dict, help_text="of each group with a grant: its users, each with through what")
+
+    class Meta:
+        default_permissions = ()
+        indexes = [models.Index(fields=["owner", "made_at"], name="review_owner")]
+
+    def __str__(self) -> str:
+        return f"review {self.pk} of {self.owner or 'the installation'}"
+
+
+class ReviewItem(models.Model):
+    """A grant, a token or an account in a review, and what was decided of it."""
+
+    class Kind(models.TextChoices):
+        GRANT = "grant"
+        TOKEN = "token"
+        ACCOUNT = "account"
+
+    class Decision(models.TextChoices):
+        APPROVE = "approve"
+        REVOKE = "revoke"
+
+    review = models.ForeignKey(Review, on_delete=models.CASCADE, related_name="items")
+    number = models.IntegerField()
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    about = models.JSONField(help_text="the grant, the token or the account as it was")
+    why = models.JSONField(default=list, help_text="what is worth a look")
+    unused = models.BooleanField(default=False)
+    last_used_at = models.DateTimeField(null=True)
+    decision = models.CharField(max_length=16, blank=True, choices=Decision.choices)
+    decided_by = models.CharField(max_length=150, blank=True)
+    decided_at = models.DateTimeField(null=True)
+    comment = models.CharField(max_length=1000, blank=True)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["review", "number"], name="one_review_item")]
+
+    def __str__(self) -> str:
+        return f"item {self.number} of review {self.review_id}"
+
+
+class Session(AbstractBaseSession):
+    """Somebody who is signed in with a browser: see `accounts.sessions`. Its key is a hash, of no use to who reads it."""
+
+    session_key = models.CharField(max_length=64, primary_key=True)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="sessions")
+    proof = models.CharField(max_length=128, help_text="changes with the user's password: Django's session hash")
+    created_at = models.DateTimeField()
+    seen_at = models.DateTimeField(help_text="when it was used last, give or take some minutes")
+    address = models.CharField(max_length=45, blank=True)
+    agent = models.CharField(max_length=300, blank=True, help_text="the browser's own name, as it told it")
+
+    class Meta(AbstractBaseSession.Meta):
+        abstract = False
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"session of {self.user_id}"
+
+
+class Spent(models.Model):
+    """Something that is good for one use, such as the state of a sign-in at a provider, and has had it."""
+
+    key = models.CharField(max_length=64, primary_key=True)
+    until = models.DateTimeField(help_text="when it would be good for nothing anyhow")
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.key

@@ -41,7 +41,8 @@ class Hasher(Argon2PasswordHasher):
 _KEY = secrets.token_bytes(32)
 _TURNS = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
 _lock = threading.Lock()
-_right_until: dict[bytes, float] = {}
+_right: dict[bytes, tuple[float, int]] = {}
+"""Until when a password is remembered, and whom it signs in where that is not known by the name."""
 
 
 def matches(user: str, password: str, stored: str | None) -> bool:
@@ -49,37 +50,49 @@ def matches(user: str, password: str, stored: str | None) -> bool:
 
     Raises problems.Unavailable when too many wait to be checked.
     """
-    key = hmac.digest(_KEY, "\0".join((user, stored or "", password)).encode(), "sha256")
-    if _remembered(key):
+    if is_remembered(user, password, stored):
         return True
     if not _TURNS.acquire(timeout=WAIT):
         raise problems.Unavailable("Too many are signing in at once. Try again.", headers={"Retry-After": "5"})
     try:
         # Of a hundred connections with one password, those that waited find it checked.
-        if _remembered(key):
+        if is_remembered(user, password, stored):
             return True
         # Django does the work of a check for "!", the hash that no password has.
         if not check_password(password, stored or "!") or not password:
             return False
     finally:
         _TURNS.release()
-    _remember(key)
+    recall(0, user, stored or "", password)
     return True
+
+
+def is_remembered(user: str, password: str, stored: str | None) -> bool:
+    """Whether the password was found right a moment ago."""
+    return recalled(user, stored or "", password) is not None
+
+
+def recalled(*words: str) -> int | None:
+    """What `recall` was given with these words, less than REMEMBERED ago."""
+    until, user_id = _right.get(_key(words), (0.0, 0))
+    return user_id if until > time.monotonic() else None
+
+
+def recall(user_id: int, *words: str) -> None:
+    """Remember that these words, a password among them, sign in this user."""
+    key = _key(words)
+    with _lock:
+        _right.pop(key, None)
+        while len(_right) >= AT_MOST:
+            del _right[next(iter(_right))]
+        _right[key] = time.monotonic() + REMEMBERED, user_id
 
 
 def forget() -> None:
     """Forget all checked passwords of this process."""
     with _lock:
-        _right_until.clear()
+        _right.clear()
 
 
-def _remembered(key: bytes) -> bool:
-    return _right_until.get(key, 0.0) > time.monotonic()
-
-
-def _remember(key: bytes) -> None:
-    with _lock:
-        _right_until.pop(key, None)
-        while len(_right_until) >= AT_MOST:
-            del _right_until[next(iter(_right_until))]
-        _right_until[key] = time.monotonic() + REMEMBERED
+def _key(words: tuple[str, ...]) -> bytes:
+    return hmac.digest(_KEY, "\0".join(words).encode(), "sha256")

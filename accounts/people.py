@@ -74,6 +74,18 @@ def suspend(identity: ExternalIdentity) -> None:
         epoch.bump()
 
 
+def renew(person: Person) -> None:
+    """Make of somebody who is known what their source says now, and take back who was suspended. Nobody is made a user by it.
+
+    Raises Forbidden where an administrator has made the user inactive.
+    """
+    with transaction.atomic():
+        epoch.lock()
+        identity = _identity_of(person)
+        if identity is not None:
+            _follow(identity, person)
+
+
 def follow(identity: ExternalIdentity, groups: Iterable[str]) -> bool:
     """Make the groups of somebody those that the source says now. Returns whether they were others."""
     with transaction.atomic():
@@ -91,7 +103,7 @@ def _identity_of(person: Person) -> ExternalIdentity | None:
 def _differs(identity: ExternalIdentity, person: Person) -> bool:
     said = (person.source, person.found_as, person.email, False)
     known = (identity.source, identity.name, identity.user.email, identity.user.suspended)
-    return said != known or _groups_of(identity) != _kept(person.groups)
+    return said != known or _groups_of(identity) != kept(person.groups)
 
 
 def _introduce(person: Person) -> ExternalIdentity:
@@ -129,7 +141,7 @@ def _follow(identity: ExternalIdentity, person: Person) -> None:
 
 
 def _set_groups(identity: ExternalIdentity, groups: frozenset[str]) -> bool:
-    before, after = _groups_of(identity), _kept(groups)
+    before, after = _groups_of(identity), kept(groups)
     if before == after:
         return False
     identity.memberships.filter(name__in=before - after).delete()
@@ -144,6 +156,6 @@ def _groups_of(identity: ExternalIdentity) -> frozenset[str]:
     return frozenset(identity.memberships.values_list("name", flat=True))
 
 
-def _kept(groups: frozenset[str]) -> frozenset[str]:
+def kept(groups: frozenset[str]) -> frozenset[str]:
     """Those that are kept: names that have room, and not more than MOST_GROUPS of them."""
     return frozenset(sorted(name for name in groups if 0 < len(name) <= 500)[:MOST_GROUPS])

@@ -38,6 +38,12 @@ def parse(text: str) -> Scope:
     return Scope(permission, globs.checked(repository), globs.checked(path))
 
 
+def written(scope: Scope) -> str:
+    """The scope as `parse` takes it."""
+    at = f"@{scope.repository}" if scope.repository else ""
+    return scope.permission + at + (f":{scope.path}" if scope.path else "")
+
+
 def within(inner: str, outer: str) -> bool:
     """Whether all that the scope `inner` allows is allowed by `outer` too. Where that cannot be told from the text: no."""
     one, other = parse(inner), parse(outer)

@@ -14,7 +14,7 @@ from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
 import problems
-from accounts import epoch, grants
+from accounts import epoch, grants, sessions
 from accounts.models import Role, Target, TargetGroupObjectPermission, TargetUserObjectPermission, User
 from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, BUILTIN_ROLES
 
@@ -41,6 +41,7 @@ def connect() -> None:
     for model in RESERVED:
         pre_save.connect(_keep_reserved, sender=model, dispatch_uid="accounts.reserved")
         pre_delete.connect(_keep_reserved_row, sender=model, dispatch_uid="accounts.reserved")
+    post_save.connect(sessions.user_saved, sender=User, dispatch_uid="accounts.sessions")
     m2m_changed.connect(_membership_changed, sender=User.groups.through, dispatch_uid="accounts.membership")
 
 

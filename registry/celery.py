@@ -20,6 +20,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport import memory
 from redis.exceptions import RedisError
 
+from accounts import audit
 from problems import Unavailable
 from registry.scheduler import Scheduler
 from repos.jobs import runner
@@ -114,6 +115,7 @@ def work(at_once: int, *, gone: Callable[[], bool] = lambda: False) -> None:
         ended.set()
         if scheduler:
             scheduler.join()
+        audit.flush()  # the embedded server's process ends without a word to anybody else
 
 
 def schedule(ended: threading.Event) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 PORT = re.compile(r":[0-9]+$")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -39,6 +40,7 @@ class Environment:
     jobs: int
     client_timeout: int
     hosts: tuple[str, ...]
+    proxies: tuple[Network, ...]
     secret_key: str = field(repr=False)
     admin_password: str = field(repr=False)
 
@@ -56,6 +58,10 @@ class Environment:
     def open_on_loopback(self) -> bool:
         """Whether what the first start makes is readable by all. Not behind another server that gives us a public name."""
         return self.loopback and (not self.base_url or _is_loopback(urlsplit(self.base_url).hostname or ""))
+
+    def trusts(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        """Whether what stands at this address is a proxy of ours, which is believed about where requests come from."""
+        return any(address in network for network in self.proxies)
 
     def open_to(self, host: str) -> bool:
         """Whether that holds for a request with this Host header, which must name this machine too."""
@@ -90,13 +96,14 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         jobs=reader.get("JOBS", "4", _number(0, 64)),
         client_timeout=reader.get("CLIENT_TIMEOUT", "60", _number(1, 3600)),
         hosts=reader.get("HOSTS", "", lambda text: tuple(filter(None, (host.strip() for host in text.split(","))))),
+        proxies=reader.get("PROXIES", "", _networks),
         secret_key=reader.get("SECRET_KEY", "", _long_enough, secret=True) or _made_secret(data),
         admin_password=reader.get("ADMIN_PASSWORD", "", str, secret=True),
     )
 
 
 NAMES = ("DATA", "DATABASE_URL", "STORAGE", "BIND", "BASE_URL", "TLS", "CONFIG", "REDIS_URL", "WORKERS", "THREADS", "JOBS",
-         "CLIENT_TIMEOUT", "HOSTS", "SECRET_KEY", "ADMIN_PASSWORD")  # fmt: skip
+         "CLIENT_TIMEOUT", "HOSTS", "PROXIES", "SECRET_KEY", "ADMIN_PASSWORD")  # fmt: skip
 FOREIGN = ("ENTREPOT_SECRET_", "ENTREPOT_USER_", "ENTREPOT_TEST_", "ENTREPOT_SERVICE_", "ENTREPOT_PORT")
 """Prefixes of variables that are not settings: secrets that a configuration file names, the tests' own, and what Kubernetes
 sets where a Service is named entrepot."""
@@ -228,6 +235,13 @@ def _number(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ValueError(f"it is networks separated by commas, such as 10.1.0.0/16 or 192.0.2.7; {error}") from None
 
 
 def _long_enough(text: str) -> str:

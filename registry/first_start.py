@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from django.conf import settings
 from django.db import transaction
 
-from accounts import grants
+from accounts import audit, grants
 from accounts.models import User
 from repos.configuration import engine
 from repos.format import Format, installed
@@ -27,7 +27,9 @@ def administrator() -> str | None:
     if user is not None:
         if given and not user.check_password(given):
             user.set_password(given)
-            user.save()
+            with transaction.atomic():
+                user.save()
+                audit.record("user.password", subject=ADMINISTRATOR)
             return f"the password of {ADMINISTRATOR} is now that of ENTREPOT_ADMIN_PASSWORD"
         return None
     password = given or secrets.token_urlsafe(18)
@@ -37,6 +39,7 @@ def administrator() -> str | None:
         user.save()
         for repository in ("", "*"):
             grants.add(("administrator", grants.Kind.USER, ADMINISTRATOR, repository, ""))
+        audit.record("user.create", subject=ADMINISTRATOR, detail={"role": "administrator", "repositories": ["", "*"]})
         return None if given else _hand_over(password)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from django.db import DatabaseError, connection
 
+from accounts import throttle
+from accounts.directories import follow
 from problems import Unavailable
 from repos import database
 from repos.ahead import revalidate
@@ -34,6 +36,8 @@ class Scheduler:
         self._rounds = (
             _Round(5.0, table.settle_lapsed),
             _Round(60.0, schedule.plan),
+            _Round(60.0, throttle.forget),
+            _Round(follow.LOOK, follow.begin),
             _Round(revalidate.TICK.total_seconds(), revalidate.ask_for_what_expires),
         )
 

@@ -33,6 +33,18 @@ INSTALLED_APPS = [
 DATABASES = {"default": ENTREPOT.database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "DIRS": [environment.ROOT / "templates"]}]
+
+# A browser's session; `repos.ui.door` gives the cookies their flags and, over https, their prefix
+SESSION_ENGINE = "accounts.sessions"
+SESSION_COOKIE_NAME = "entrepot-session"
+SESSION_EXPIRE_AT_BROWSER_CLOSE = True
+CSRF_COOKIE_NAME = "entrepot-csrf"
+CSRF_COOKIE_HTTPONLY = True
+CSRF_COOKIE_AGE = None
+CSRF_FAILURE_VIEW = "repos.ui.door.forged"
+CSRF_TRUSTED_ORIGINS = [ENTREPOT.base_url] if ENTREPOT.base_url else []
+
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "guardian.backends.ObjectPermissionBackend"]
 PASSWORD_HASHERS = ["accounts.passwords.Hasher"]
@@ -69,5 +81,8 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     # django.request repeats every answer of 4xx and 5xx; what went wrong here has a traceback
     "filters": {"failures": {"()": "django.utils.log.CallbackFilter", "callback": lambda record: record.exc_info}},
-    "loggers": {"django.request": {"level": "ERROR", "filters": ["failures"]}},
+    "loggers": {
+        "django.request": {"level": "ERROR", "filters": ["failures"]},
+        "django.security.csrf": {"level": "ERROR"},  # what strangers send may come in floods
+    },
 }

@@ -1,4 +1,4 @@
-"""Every URL: the formats' own mounts, the API, and the server's health."""
+"""Every URL: the formats' own mounts, the API, the pages for people, and the server's health."""
 
 from django.urls import include, path, re_path
 
@@ -14,5 +14,6 @@ urlpatterns = [
     path("healthz", health.alive),
     path("readyz", health.ready),
     path("api/", include("repos.api.urls")),
+    path("ui/", include("repos.ui.urls")),
     *(re_path(rf"^{form.mount}", door(form)) for form in installed().values()),
 ]

@@ -103,6 +103,8 @@ class Repo:
     include: Patterns = Patterns()
     exclude: Patterns = Patterns()
     offline: bool = False
+    log_downloads: bool = False
+    """Whether the audit tells of each download."""
 
     @property
     def is_local(self) -> bool:
@@ -247,6 +249,7 @@ def _repo(row: models.Repository, others: dict[str, Repo], egress: Sequence[str]
             }
         ),
         offline=bool(settings.get("offline", False)),
+        log_downloads=bool(settings.get("log_downloads", False)),
         **{name: _patterns(settings.get(name, ())) for name in ("private", "immutable", "include", "exclude")},
     )
 

@@ -67,7 +67,10 @@ OpenBlob = Callable[[], BinaryIO]
 
 @dataclass(frozen=True)
 class Described:
-    """What `Format.describe` found. `data` and `references` (digest and kind) are kept once a blob, the rest on the asset."""
+    """What `Format.describe` found. `data` and `references` (digest and kind) are kept once a blob, the rest on the asset.
+
+    `part`: it is published for what will refer to it, and that is what the audit tells of.
+    """
 
     package: str
     version: str
@@ -75,6 +78,7 @@ class Described:
     path_class: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     references: tuple[tuple[str, str], ...] = ()
+    part: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,15 @@ from urllib.parse import quote, urlsplit
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
+from accounts.access import Rights
 from accounts.actors import Actor
 from problems import Forbidden, Malformed, MethodRefused, Problem, Unauthenticated, absent
-from repos import hot, paths
+from repos import hot, paths, usage
 from repos.call import Call
-from repos.caller import READ, Caller, finish, problem_of, recognise, refusal, warn
+from repos.caller import Caller, arriving, finish, note_refusal, problem_of, recognise, refusal, warn
 from repos.catalogue import Repo
 from repos.format import Format, Route
+from repos.needs import READ, to_do, to_see
 
 INSUFFICIENT = "insufficient_scope"
 """The rule by which a pass is not enough (RFC 6750 section 3.1)."""
@@ -32,14 +34,15 @@ def door(form: Format) -> Callable[[HttpRequest], HttpResponseBase]:
 
     @csrf_exempt  # clients carry credentials in each request; a browser's session is not accepted here
     def answer(request: HttpRequest) -> HttpResponseBase:
-        target = _target(request).removeprefix(f"/{form.mount}")
-        try:
-            response = _page(request, form, target) or _artefact(request, form, target)
-        except Exception as error:
-            response = _refused(request, form, target, problem_of(request, error))
-        response = finish(request, response)
-        hot.keep(request, response)
-        return warn(request, response)
+        with arriving(request):
+            target = _target(request).removeprefix(f"/{form.mount}")
+            try:
+                response = _page(request, form, target) or _artefact(request, form, target)
+            except Exception as error:
+                response = _refused(request, form, target, problem_of(request, error))
+            response = finish(request, response)
+            hot.keep(request, response)
+            return warn(request, response)
 
     return answer
 
@@ -69,28 +72,45 @@ def enter(request: HttpRequest, form: Format, target: str) -> tuple[Call, Route,
     caller = recognise(request)
     key, repo, path, root = _named(caller, request, form, target)
     package = form.package(path)
-    if repo is None or not _visible(caller, key, package):
+    request.asked_for = key, path  # type: ignore[attr-defined]
+    if repo is None or not _visible(caller, repo, package):
+        if repo is not None and not caller.actor.anonymous:
+            _note(request, Forbidden("", rule=READ))  # which is told as if it were not there
         raise _hidden(caller.actor, path)
     route, names = _route(form, request.method or "", path)
-    if route.action == "read" and not caller.rights.allows(READ, key, package or None):
-        raise _insufficient("read")
-    asked = repo
-    if route.action != "read":
-        repo = _writable(repo)
-        if not caller.rights.allows(f"artifact:{route.action}", repo.key, package):
-            raise _not_allowed(caller.actor, route.action, asked, package)
+    need = to_do(repo, route.action, package)
+    if not need.met_by(caller.rights):
+        if caller.actor.by_pass and not need.met_by(_own(caller)):
+            _note(request, Forbidden("", rule=need.permission))  # no other pass would do either
+        raise _not_allowed(caller.actor, route.action, repo, package)
     accept = request.headers.get("Accept", "")
     call = Call(
-        repo=repo, path=path, actor=caller.actor, rights=caller.rights, accept=accept,
-        request=request, through=asked, epoch=caller.epoch, root=root,
+        repo=need.repo, path=path, actor=caller.actor, rights=caller.rights, accept=accept,
+        request=request, through=repo, epoch=caller.epoch, root=root,
+        used=((READ, key), (need.permission, need.repo.key)),
     )  # fmt: skip
+    usage.exercised(call.actor, call.used)
     return call, route, names
 
 
-def _visible(caller: Caller, key: str, package: str) -> bool:
+def _visible(caller: Caller, repo: Repo, package: str) -> bool:
     """Whether the caller may know of it. What a pass narrows is what they do, not what they know."""
-    rights = caller.rights.narrowed_to(None) if caller.actor.by_pass else caller.rights
-    return rights.allows(READ, key, package or None)
+    rights = _own(caller) if caller.actor.by_pass else caller.rights
+    return to_see(repo, package).met_by(rights)
+
+
+def _own(caller: Caller) -> Rights:
+    """What the caller may without regard to what a pass says."""
+    return caller.rights.narrowed_to(None)
+
+
+VERBS = {"GET": "read", "HEAD": "read", "DELETE": "delete"}
+"""What methods are for; all others write."""
+
+
+def _note(request: HttpRequest, problem: Problem) -> None:
+    key, path = getattr(request, "asked_for", ("", ""))
+    note_refusal(request, problem, f"artifact.{VERBS.get(request.method or '', 'write')}", repository=key, subject=path)
 
 
 def _named(caller: Caller, request: HttpRequest, form: Format, target: str) -> tuple[str, Repo | None, str, str]:
@@ -102,6 +122,7 @@ def _named(caller: Caller, request: HttpRequest, form: Format, target: str) -> t
 
 
 def _refused(request: HttpRequest, form: Format, target: str, problem: Problem) -> HttpResponse:
+    _note(request, problem)
     challenge = ""
     if isinstance(problem, Unauthenticated):
         try:
@@ -147,18 +168,6 @@ def _method_refused(method: str, others: Iterable[str]) -> MethodRefused:
     methods = set(others)
     allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
     return MethodRefused(f"{method} is not for this path; {allowed} are", rule="method", headers={"Allow": allowed})
-
-
-def _writable(repo: Repo) -> Repo:
-    """The local repository that a write to `repo` goes to."""
-    if repo.is_local:
-        return repo
-    if repo.is_virtual and repo.deploy_to is not None:
-        return repo.deploy_to
-    why = "is a virtual repository without deploy_to" if repo.is_virtual else "is a remote repository"
-    raise MethodRefused(
-        f"{repo.key} {why} and takes no uploads; use a local one", rule="repository.kind", headers={"Allow": "GET, HEAD"}
-    )
 
 
 def _not_allowed(actor: Actor, action: str, repo: Repo, package: str) -> Problem:

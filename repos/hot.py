@@ -25,7 +25,8 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 
-from accounts import tokens
+from accounts import tokens, uses
+from accounts.uses import Use
 from repos import database, usage
 from repos.blobs.stores import store
 from repos.call import Call
@@ -60,6 +61,8 @@ class Basis:
     until: float | None
     found: Found | None = None
     anew: Callable[[], Headers] | None = None
+    uses: tuple[Use, ...] = ()
+    """The rights by which it was given, and is given again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +87,13 @@ def note(response: HttpResponseBase, call: Call, found: Found) -> None:
     """Say what an answer rests on: that this asset stands, and, in a virtual repository, that no local one before it has changed.
 
     Not where an upstream would be asked again some day, of this document or by a member that goes first; nor of what was
-    asked for with a password, which may be changed.
+    asked for with a password, which may be changed, nor where each download is logged.
     """
     asker = _asker(call)
-    if asker is None or not _settled(call, found):
+    if asker is None or not _settled(call, found) or call.logs(found.repository_id):
         return
     facts = asker | {("asset", found.asset_id, 0)} | {("head", number, head) for number, head in found.heads}
-    response.basis = Basis(facts, call.actor.until, found)  # type: ignore[attr-defined]
+    response.basis = Basis(facts, call.actor.until, found, uses=_uses(call, found))  # type: ignore[attr-defined]
 
 
 def renew(response: HttpResponseBase, call: Call, anew: Callable[[], Headers]) -> None:
@@ -101,7 +104,7 @@ def renew(response: HttpResponseBase, call: Call, anew: Callable[[], Headers]) -
     """
     asker = _asker(call)
     if asker is not None:
-        response.basis = Basis(asker, call.actor.until, anew=anew)  # type: ignore[attr-defined]
+        response.basis = Basis(asker, call.actor.until, anew=anew, uses=_uses(call))  # type: ignore[attr-defined]
 
 
 def _asker(call: Call) -> frozenset[Fact] | None:
@@ -113,6 +116,11 @@ def _asker(call: Call) -> frozenset[Fact] | None:
     facts |= {("user", actor.user_id, 0)} if actor.user_id is not None else set()
     facts |= {("token", actor.token_id, 0)} if actor.token_id is not None else set()
     return frozenset(facts)
+
+
+def _uses(call: Call, found: Found | None = None) -> tuple[Use, ...]:
+    rights = dict.fromkeys((*call.used, *(call.used_of(found.repository_id) if found else ())))
+    return tuple(Use(call.actor.user_id, key, permission) for permission, key in rights)
 
 
 def _settled(call: Call, found: Found) -> bool:
@@ -212,6 +220,9 @@ def current(answers: Sequence[Answer]) -> list[bool]:
             for what, number, _ in basis.facts:
                 if what == "token":
                     tokens.used(number)
+            for use in basis.uses:
+                if uses.used(*use):
+                    usage.write_soon()
         result.append(holds)
     return result
 

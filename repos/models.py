@@ -15,19 +15,10 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
+from basics.columns import BytesOrderedField
+
 PATH_BYTES = 1024
 """The longest artefact path, in bytes of UTF-8."""
-
-
-class BytesOrderedField(models.CharField):
-    """Text that sorts and compares by its bytes on every database.
-
-    SQLite does so already; PostgreSQL needs the collation "C", which SQLite does not know.
-    """
-
-    def db_parameters(self, connection):
-        collation = "C" if connection.vendor == "postgresql" else None
-        return {**super().db_parameters(connection), "collation": collation}
 
 
 class Blob(models.Model):

@@ -23,6 +23,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBas
 from django.utils import timezone
 from django.utils.http import http_date, parse_http_date_safe
 
+from accounts import audit
 from problems import Forbidden, Malformed, NotFound, Problem, RangeRefused, UpstreamFailed, absent
 from repos import catalogue, database, hot, proxy, resolve, usage
 from repos.blobs import CHUNK
@@ -46,6 +47,7 @@ def get(call: Call, *, cached_only: bool = False) -> HttpResponseBase:
 
 def found_answer(call: Call, found: Found | Fill) -> HttpResponseBase:
     """Answer with what was found: bytes that are here, or that are on their way."""
+    usage.exercised(call.actor, call.used_of(found.repo.id if isinstance(found, Fill) else found.repository_id))
     return _streamed(call, found) if isinstance(found, Fill) else blob(call, found)
 
 
@@ -80,6 +82,8 @@ def parts(query: Query, *, cached_only: bool = False) -> tuple[list[bytes], date
             refusal = refusal or error
             continue
         found.append(content)
+        if isinstance(query, Call):
+            usage.exercised(query.actor, query.used_of(repo.id))
         stale_since = min(filter(None, (stale_since, checked_at)), default=None)
     if not found:
         raise refusal or absent(query.path)
@@ -144,6 +148,7 @@ def blob(call: Call, found: Found) -> HttpResponseBase:
         hot.note(answer, call, found)
         return answer
     file = _open(found)
+    _log(call, found.repository_id, found.path, found.sha256)
     database.release()
     if part:
         return _with(StreamingHttpResponse(_slice(file, start, end), status=206, content_type=found.media_type), headers)
@@ -184,8 +189,22 @@ def _streamed(call: Call, fill: Fill) -> HttpResponseBase:
         "X-Checksum-Sha256": fill.sha256,
         "Cache-Control": _cache_control(call, fill.path, fill.repo),
     }
+    if call.request.method == "GET":
+        _log(call, fill.repo.id, fill.path, fill.sha256)
     chunks: Iterator[bytes] = iter(()) if call.request.method == "HEAD" else fill.chunks()
     return _with(StreamingHttpResponse(chunks, content_type="application/octet-stream"), headers)
+
+
+LOGGED = 2000
+"""Downloads of different things, or by different people, that a process logs in a minute; of those beyond it tells how many."""
+
+
+def _log(call: Call, holder: int, path: str, sha256: str) -> None:
+    """Have the audit tell of a download, or a part of one, where a repository asks for it."""
+    if call.logs(holder):
+        member = next((repo.key for repo in call.repo.members if repo.id == holder), "")
+        detail = {"digest": f"sha256:{sha256}", **({"member": member} if member else {})}
+        audit.notice("artifact.download", repository=call.repo.key, subject=path, detail=detail, most=LOGGED)
 
 
 def _headers(call: Call, found: Found) -> dict[str, str]:

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from accounts import tokens
+from accounts import tokens, uses
+from accounts.actors import Actor
 from repos import database
 from repos.models import Asset
 
@@ -40,13 +41,20 @@ def served(asset_id: int, downloads: int = 1) -> None:
     write_soon()
 
 
+def exercised(actor: Actor, rights: Iterable[tuple[str, str]]) -> None:
+    """Somebody did what these rights let them do: permission and repository's key, which is empty for a global one."""
+    for permission, key in rights:
+        if uses.used(actor.user_id, key, permission):
+            write_soon()
+
+
 def wanted(asset_ids: Iterable[int]) -> None:
     """What stood was published again; written in the caller's transaction, so that no sweep takes it before what will need it."""
     _write(dict.fromkeys(asset_ids, 0))
 
 
 def write_soon() -> None:
-    """See to it that what is counted here and in `accounts.tokens` is written before long."""
+    """See to it that what is counted here, in `accounts.tokens` and in `accounts.uses` is written before long."""
     global _thread
     with _lock:
         if _thread is None or not _thread.is_alive():
@@ -56,11 +64,12 @@ def write_soon() -> None:
 
 
 def flush() -> None:
-    """Write what was counted since the last time, with the tokens that were used."""
+    """Write what was counted since the last time, with the tokens and the rights that were used."""
     with _lock:
         counts = dict(_counts)
         _counts.clear()
     tokens.flush()
+    uses.flush()
     if not counts:
         return
     with transaction.atomic():

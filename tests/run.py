@@ -1,11 +1,12 @@
 """`./dev test`: the whole suite on PostgreSQL, contract and flows on SQLite too; then what could not be run, and the sum.
 
-Installs PostgreSQL, Redis and the clients of registries where they are missing and may be installed. With CI=true a skipped test
-is a failure.
+Installs PostgreSQL, Redis, OpenLDAP and the clients of registries where they are missing and may be installed. With CI=true a
+skipped test is a failure.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tests.parts import golang, programs, redis
+from tests.parts import golang, programs, redis, slapd
 from tests.parts.postgres import Postgres, binaries
 
 ON_BOTH = ["tests/contract", "tests/flows", "accounts"]
@@ -45,6 +46,7 @@ def main(arguments: list[str]) -> int:
         postgres = start_postgres(total)
         install_go(total)
         install_redis(total)
+        install_ldap(total)
         install_clients(total, build=not chosen and not soak)
         try:
             common = [
@@ -89,6 +91,20 @@ def install_redis(total: Sum) -> None:
         total.not_run.append(f"everything with Redis: {error}")
 
 
+def install_ldap(total: Sum) -> None:
+    """OpenLDAP, and python-ldap where `./dev` could not build it for want of headers."""
+    try:
+        install(slapd.program, "slapd")
+        try:
+            importlib.import_module("ldap")
+        except ImportError:
+            install(slapd.headers, "libldap2-dev", "libsasl2-dev")
+            locked = ["--require-hashes", "-r", "requirements-ldap.lock"]
+            subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *locked], check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        total.not_run.append(f"everything with LDAP: {error}")
+
+
 def install_clients(total: Sum, *, build: bool) -> None:
     """Those of container registries. What is not built here is built by the first test that needs it."""
     for name, package in programs.PACKAGES.items():
@@ -103,8 +119,8 @@ def install_clients(total: Sum, *, build: bool) -> None:
             total.not_run.append(f"everything with {name}: {error}")
 
 
-def install(look: Callable[[], object], package: str) -> None:
-    """A package of Debian, where `look` does not find it and we may. Raises what `look` does."""
+def install(look: Callable[[], object], *packages: str) -> None:
+    """Packages of Debian, where `look` does not find it and we may. Raises what `look` does."""
     try:
         look()
     except FileNotFoundError:
@@ -112,7 +128,7 @@ def install(look: Callable[[], object], package: str) -> None:
             raise
         subprocess.run(["apt-get", "update", "-qq"], check=True)
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", package], check=True, env=environment)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], check=True, env=environment)
 
 
 def run(name: str, arguments: list[str], environment: dict[str, str], folder: Path, total: Sum) -> None:

@@ -16,7 +16,7 @@ def no_passwords_of_robots(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("accounts", "0003_sources")]
+    dependencies = [("accounts", "0005_session")]
 
     operations = [
         migrations.AddField(

@@ -20,7 +20,7 @@ from rest_framework.request import Request
 
 from problems import Malformed, absent
 from repos import paths
-from repos.api.permissions import EachItem, hidden
+from repos.api.permissions import EachItem, exercised, hidden
 from repos.api.resource import LARGEST_PAGE, Page, Query, Resource, cursor, moment
 from repos.api.sections import SHELVES
 from repos.api.shapes import WHEREABOUTS, AssetShape, ChangeShape, page_of
@@ -69,6 +69,7 @@ class OfRepository(Resource):
         found = next((repo for repo in self.caller.repositories.values() if repo.key == key), None)
         if found is None or not self.caller.rights.allows(READ, key):
             raise hidden(self.caller, key)
+        exercised(self.caller, READ, key)
         return found
 
     def may_read(self, repo: Repo, package: str) -> bool:

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from accounts.actors import Actor
 from problems import Conflict, Forbidden, Malformed
 from repos import jobs
-from repos.api.permissions import SignedIn, hidden
+from repos.api.permissions import SignedIn, exercised, hidden
 from repos.api.resource import Page, Resource, moment
 from repos.api.shapes import JobLineShape, JobShape, LineShape, page_of
 from repos.caller import READ
@@ -42,6 +42,7 @@ class OfJobs(Resource):
         """The caller's own jobs; of who manages the system all. A narrowed token sees what was asked for with its scopes."""
         found = Job.objects.select_related("repository", "user")
         if self.caller.rights.allows_globally("system:manage"):
+            exercised(self.caller, "system:manage")
             return found
         own = found.filter(user_id=self.caller.actor.user_id or 0)
         scopes = self.caller.actor.scopes
@@ -83,6 +84,7 @@ class Jobs(OfJobs):
         kind.check_repository(repo)
         if not kind.may_be_asked_by(self.caller.rights, key):
             raise Forbidden(f"{self.caller.actor.name} may not ask for {kind.name} here; {_needed(kind)}", rule="job.permission")
+        exercised(self.caller, kind.permission, key if kind.of_repositories else "")
         job = jobs.enqueue(
             kind.name, asked.get("arguments"), actor=self.caller.actor, repository=repo, key=_key(self.caller.actor, asked)
         )

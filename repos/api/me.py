@@ -15,7 +15,8 @@ from repos.api.shapes import MeShape
 from repos.serve import base_url
 
 COLLECTIONS = ("configuration", "schema", "me", "repositories", "history", "egress", "hosts", "roles", "groups", "users",
-               "grants", "trusts", "tokens", "exchange", "jobs")  # fmt: skip
+               "grants", "directories", "providers", "trusts", "tokens", "sessions", "exchange", "jobs", "audit", "explain",
+               "reviews")  # fmt: skip
 
 
 class Index(Resource):

@@ -11,6 +11,7 @@ from rest_framework.request import Request
 
 from accounts.actors import Actor
 from problems import Forbidden, Problem, Unauthenticated, absent
+from repos import usage
 from repos.caller import Caller, recognise
 from repos.serve import base_url
 
@@ -79,7 +80,13 @@ class SystemManager(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         if not caller_of(request).rights.allows_globally("system:manage"):
             raise refused(caller_of(request), "system:manage")
+        exercised(caller_of(request), "system:manage")
         return True
+
+
+def exercised(caller: Caller, permission: str, key: str = "") -> None:
+    """They did what takes this permission, on the repository with this key or, without one, globally."""
+    usage.exercised(caller.actor, [(permission, key)])
 
 
 def refused(caller: Caller, rule: str) -> Problem:

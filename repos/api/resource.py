@@ -32,7 +32,7 @@ from basics.sealing import seal, unseal
 from problems import Malformed, MediaRefused, MethodRefused, NotAcceptable, NotFound, PreconditionFailed, Problem, TooLarge
 from repos.api.permissions import ByHeader, caller_of, check_site
 from repos.api.shapes import ProblemShape
-from repos.caller import Caller, finish, problem_of, refusal, warn
+from repos.caller import Caller, arriving, finish, note_refusal, problem_of, refusal, warn
 from repos.configuration import documents
 from repos.configuration.fields import TextField, lines
 from repos.serve import base_url
@@ -104,7 +104,8 @@ class Resource(APIView):
         return caller_of(self.request)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return warn(request, finish(request, super().dispatch(request, *args, **kwargs)))
+        with arriving(request):
+            return warn(request, finish(request, super().dispatch(request, *args, **kwargs)))
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         if request.method not in self.allowed_methods:
@@ -116,6 +117,7 @@ class Resource(APIView):
 
     def handle_exception(self, exc: Exception) -> Any:
         problem = problem_of(self.request._request, _ours(exc))
+        note_refusal(self.request._request, problem, "api", subject=self.request.path)
         return refusal(problem, self.problem_type, json.dumps(self.details(problem)).encode())
 
     def details(self, problem: Problem) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from rest_framework.request import Request
 
 from accounts.permissions import REPOSITORY_PERMISSIONS
 from problems import Conflict, Forbidden, Malformed
-from repos.api.permissions import EachItem, SystemManager, hidden, refused
+from repos.api.permissions import EachItem, SystemManager, exercised, hidden, refused
 from repos.api.resource import JSON, YAML, Page, Query, Resource
 from repos.api.shapes import LinesShape, document_of, item_of, page_of
 from repos.caller import READ, Caller
@@ -31,6 +31,7 @@ from repos.configuration.fields import TextField
 from repos.configuration.kept import origin
 from repos.configuration.section import Document, Section, shown
 from repos.configuration.singles import Single
+from repos.configuration.sources import Sources
 from repos.format import find, installed
 from repos.models import Repository
 from repos.serve import base_url
@@ -102,6 +103,13 @@ class Shelf:
                 raise Forbidden(
                     f"{caller.actor.name} may not change {self.section.name} {step.identity}", rule=self.section.permission
                 )
+            self.exercise(caller, step.identity)
+
+    def exercise(self, caller: Caller, identity: str = "") -> None:
+        """They were told, or changed, what takes the section's permission: the global one or, for a repository, its own."""
+        permission = self.section.permission
+        own = permission in REPOSITORY_PERMISSIONS and not caller.rights.allows_globally(permission)
+        exercised(caller, permission, identity if own else "")
 
 
 class RepositoryPage(SectionPage):
@@ -172,6 +180,23 @@ class Repositories(Shelf):
                 raise Malformed(f"{key}: its member {member} does not exist", rule="repository.members")
 
 
+class OfSources(Shelf):
+    """Directories, providers and trusts."""
+
+    section: Sources
+
+    def check(self, caller: Caller, steps: Iterable[Step]) -> None:
+        """Which files of the server are read is for who manages the server to say."""
+        steps = list(steps)
+        super().check(caller, steps)
+        for step in steps:
+            ca = (step.after or {}).get("ca", "")
+            if ca and ca != (step.before or {}).get("ca") and not caller.rights.allows_globally("system:manage"):
+                raise Forbidden(
+                    f"{step.identity}: to name a file on the server as ca takes system:manage", rule=f"{self.section.kind}.ca"
+                )
+
+
 class Users(Shelf):
     """A user sees themself. A password is never told."""
 
@@ -211,24 +236,17 @@ class Grants(Shelf):
         return {"id": self.name(identity), **grant_document(item["entry"])}
 
 
-class Trusts(Shelf):
+class Trusts(OfSources):
     """One without a name of its own is known by the one that was made for it."""
 
     def shown(self, caller: Caller, identity: str, item: Document, server: str) -> dict[str, Any]:
         return {"name": identity, **shown(item)}
 
-    def check(self, caller: Caller, steps: Iterable[Step]) -> None:
-        steps = list(steps)
-        super().check(caller, steps)
-        for step in steps:
-            file = (step.after or {}).get("ca", "")
-            new = file not in ("", (step.before or {}).get("ca", ""))
-            if new and not caller.rights.allows_globally("system:manage"):
-                raise Forbidden(f"{step.identity}: to name a file on the server as ca takes system:manage", rule="trusts.ca")
 
-
-SPECIAL: dict[str, type[Shelf]] = {"repositories": Repositories, "users": Users, "grants": Grants,
-                                  "trusts": Trusts}  # fmt: skip
+SPECIAL: dict[str, type[Shelf]] = {
+    "repositories": Repositories, "directories": OfSources, "providers": OfSources, "users": Users, "grants": Grants,
+    "trusts": Trusts,
+}  # fmt: skip
 SHELVES = {section.name: SPECIAL.get(section.name, Shelf)(section) for section in engine.SECTIONS}
 
 
@@ -276,6 +294,7 @@ class OfSection(Resource):
     def refuse_unless_managed(self) -> None:
         if not self.shelf.edits(self.caller, ""):
             raise refused(self.caller, self.section.permission)
+        self.shelf.exercise(self.caller)
 
 
 class Collection(OfSection):
@@ -283,6 +302,8 @@ class Collection(OfSection):
         """All items of the section that you may see, in the order of their names."""
         if not self.shelf.lists(self.caller):
             raise refused(self.caller, self.section.permission)
+        if self.shelf.edits(self.caller, ""):
+            self.shelf.exercise(self.caller)
         after = self.after(str)
         items = self.shelf.chosen(self.shelf.items(self.caller), self.asked)
         rows = ((self.shelf.name(identity), identity, item) for identity, item in items.items())
@@ -309,6 +330,8 @@ class Element(OfSection):
         found = self.shelf.found(name) if self.shelf.sees(self.caller, name) else None
         if found is None:
             raise hidden(self.caller, name)
+        if self.shelf.edits(self.caller, name):
+            self.shelf.exercise(self.caller, name)
         return self.answer(self.shown(*found))
 
     def put(self, request: Request, name: str) -> HttpResponse:
@@ -357,13 +380,17 @@ class One(OfSection):
 EXAMPLES: dict[str, dict[str, Any]] = {
     "repositories": {"format": min(installed()), "kind": "local", "description": "what we build"},
     "roles": {"permissions": ["artifact:read", "artifact:write"]},
+    "directories": {"url": "ldaps://ldap.example.org", "users": {"base": "ou=people,dc=example,dc=org"}},
     "groups": {"external": ["sso:team-a"]},
     "users": {"robot": True},
+    "providers": {"issuer": "https://sso.example.org", "client_id": "entrepot", "groups_claim": "groups"},
     "grants": {"role": "reader", "authenticated": True, "repositories": ["go-*"]},
     "trusts": {"issuer": "https://ci.example.org", "audience": "entrepot", "claims": {"repository": "corp/*"}, "robot": "ci"},
     "history": {"keep": "90d"},
+    "audit": {"keep": "400d", "most": 5_000_000},
     "egress": {"allow": ["10.1.0.0/16"]},
     "hosts": {"docker.example.org": "images"},
+    "reviews": {"every": "90d", "unused": "90d", "stale": "180d"},
 }
 BESIDE: dict[str, dict[str, serializers.Field]] = {
     "repositories": {"url": serializers.CharField(read_only=True, help_text="where its clients find it")},

@@ -6,6 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from accounts.models import ReviewItem
 from repos.configuration.section import Section
 from repos.models import Change, Job
 
@@ -72,6 +73,104 @@ class MadeTokenShape(TokenShape):
     secret = serializers.CharField(help_text="told this once")
 
 
+class ThroughShape(Shape):
+    external = serializers.CharField(allow_blank=True, help_text="the external group; empty: they were put in the group here")
+    source = serializers.CharField(  # type: ignore[assignment]
+        allow_blank=True, help_text="who says that they are in it"
+    )
+
+
+class ReasonShape(Shape):
+    text = serializers.CharField()
+    role = serializers.CharField(allow_blank=True, help_text="empty: no grant, but open while only this machine can ask")
+    to = serializers.ChoiceField(choices=["user", "group", "authenticated", "anonymous", ""])
+    name = serializers.CharField(allow_blank=True)
+    repositories = serializers.CharField(allow_blank=True)
+    paths = serializers.CharField(allow_blank=True)
+    through = ThroughShape(many=True, help_text="of a grant to a group: by what they are in it")
+
+
+class VerdictShape(Shape):
+    permission = serializers.CharField()
+    repository = serializers.CharField(allow_blank=True)
+    allowed = serializers.BooleanField()
+    missing = serializers.CharField(allow_blank=True)
+    grants = ReasonShape(many=True, help_text="those that allow it")
+    near = ReasonShape(many=True, help_text="those that have the permission, but elsewhere")
+    scopes = serializers.ListField(
+        child=serializers.CharField(), allow_null=True, help_text="those of the token that let it pass; null: it has none"
+    )
+
+
+class ExplainedShape(Shape):
+    user = serializers.CharField()
+    token = serializers.IntegerField(allow_null=True)
+    action = serializers.CharField(help_text="the permission that it takes")
+    repository = serializers.CharField(allow_blank=True)
+    path = serializers.CharField(allow_blank=True)
+    package = serializers.CharField(allow_blank=True, help_text="what paths of grants are held against")
+    path_is = serializers.ChoiceField(choices=["artefact", "package", ""])
+    allowed = serializers.BooleanField()
+    why = serializers.CharField()
+    steps = VerdictShape(many=True, help_text="all of them are needed")
+    members = VerdictShape(many=True, help_text="of a virtual repository that is read: one of them is needed")
+
+
+class SessionShape(Shape):
+    id = serializers.CharField()
+    user = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    seen_at = serializers.DateTimeField(help_text="when it was used last, give or take some minutes")
+    expires_at = serializers.DateTimeField(help_text="when it ends, unless it is used before")
+    address = serializers.CharField(allow_blank=True, help_text="where it began")
+    agent = serializers.CharField(allow_blank=True, help_text="what the browser calls itself")
+
+
+class EndedShape(Shape):
+    ended = serializers.IntegerField(help_text="how many sessions there were")
+
+
+class ReviewShape(Shape):
+    id = serializers.IntegerField()
+    owner = serializers.CharField(allow_blank=True, help_text="a user or a group; empty: the installation")
+    made_at = serializers.DateTimeField()
+    made_by = serializers.CharField(allow_blank=True, help_text="who asked for it; empty: its time had come")
+    unused = serializers.CharField(help_text="how long not used is unused")
+    stale = serializers.CharField(help_text="how long not seen is stale")
+    count = serializers.IntegerField(help_text="how many items it has")
+    undecided = serializers.IntegerField(help_text="of how many nothing is decided")
+    overdue = serializers.BooleanField(help_text="some are undecided for longer than 30 days")
+
+
+class ReviewsShape(Shape):
+    items = ReviewShape(many=True)
+
+
+class PersonShape(Shape):
+    user = serializers.CharField()
+    through = ThroughShape(many=True)
+
+
+class ReviewItemShape(Shape):
+    number = serializers.IntegerField()
+    kind = serializers.ChoiceField(choices=ReviewItem.Kind.values)
+    text = serializers.CharField()
+    about = serializers.DictField(help_text="the grant, the token or the account as it was reported")
+    people = PersonShape(many=True, help_text="who had it: the first of them")
+    people_count = serializers.IntegerField()
+    last_used_at = serializers.DateTimeField(allow_null=True, help_text="of a grant: by anybody, on what the report is about")
+    why = serializers.ListField(child=serializers.CharField(), help_text="what is worth a look, such as unused")
+    state = serializers.ChoiceField(choices=["there", "changed", "gone"], help_text="whether it is as it was reported")
+    decision = serializers.ChoiceField(choices=["approve", "revoke", ""])
+    decided_by = serializers.CharField(allow_blank=True)
+    decided_at = serializers.DateTimeField(allow_null=True)
+    comment = serializers.CharField(allow_blank=True)
+
+
+class FullReviewItemShape(ReviewItemShape):
+    people = PersonShape(many=True, help_text="who had it: all of them")
+
+
 class AssetShape(Shape):
     path = serializers.CharField()
     repository = serializers.CharField(help_text="the repository that holds it; of a virtual one, a member")
@@ -118,6 +217,21 @@ class JobLineShape(Shape):
 class JobShape(JobLineShape):
     arguments = serializers.DictField()
     result = serializers.DictField()
+
+
+class EventShape(Shape):
+    place = serializers.CharField(help_text="where it stands: an export goes on `after` it")
+    at = serializers.DateTimeField(help_text="when it was written")
+    action = serializers.CharField(help_text="such as artifact.publish, configuration.change, sign-in")
+    refused = serializers.BooleanField()
+    actor = serializers.CharField(allow_blank=True, help_text="empty: anonymous")
+    token = serializers.IntegerField(allow_null=True, help_text="the id of the token that they used")
+    address = serializers.CharField(allow_blank=True, help_text="where the request came from; empty: it was none")
+    request = serializers.CharField(allow_blank=True, help_text="as X-Request-Id told; or a job, or a command")
+    repository = serializers.CharField(allow_blank=True)
+    subject = serializers.CharField(allow_blank=True, help_text="what it was done to")
+    detail = serializers.DictField()
+    count = serializers.IntegerField(help_text="how many alike it stands for")
 
 
 class LineShape(Shape):

@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from accounts import scopes, tokens
 from accounts.models import Token, User
 from problems import Forbidden
-from repos.api.permissions import SignedIn, hidden
+from repos.api.permissions import SignedIn, exercised, hidden
 from repos.api.resource import Page, Resource, moment
 from repos.api.shapes import MadeTokenShape, TokenShape, page_of
 from repos.configuration.fields import Item, TextField
@@ -51,7 +51,10 @@ class OfTokens(Resource):
 
     @property
     def manages(self) -> bool:
-        return self.caller.rights.allows_globally("user:manage")
+        managing = self.caller.rights.allows_globally("user:manage")
+        if managing:
+            exercised(self.caller, "user:manage")
+        return managing
 
     @property
     def seen(self) -> QuerySet[Token]:

@@ -270,6 +270,9 @@ class Grants(Section):
         found = {describe_entry(entry): {"entry": entry} for entry in grants.entries()}
         return found if identity is None else {key: item for key, item in found.items() if key == identity}
 
+    def told(self, item: Document) -> Document:
+        return grant_document(item["entry"])
+
     def write(self, item: Document, before: Document | None, actor: str) -> None:
         grants.add(item["entry"])
 

@@ -10,18 +10,21 @@ from typing import Any
 
 from django.db import transaction
 
-from accounts import epoch
+from accounts import audit, epoch
 from problems import Conflict, Malformed
 from repos.configuration import documents
 from repos.configuration.accounts import Grants, Groups, Roles, Users, somebody_manages_users
+from repos.configuration.directories import Directories
 from repos.configuration.fields import unknown
+from repos.configuration.providers import Providers
 from repos.configuration.repositories import Repositories
-from repos.configuration.section import Document, Section, shown
-from repos.configuration.singles import Egress, History, Hosts
+from repos.configuration.section import Document, Section, secrets_in, shown
+from repos.configuration.singles import Audit, Egress, History, Hosts, Reviews
 from repos.configuration.trusts import Trusts
 
 SECTIONS: tuple[Section, ...] = (
-    Roles(), Groups(), Users(), Repositories(), History(), Egress(), Hosts(), Grants(), Trusts(),
+    Roles(), Directories(), Providers(), Groups(), Users(), Repositories(), History(), Audit(), Egress(), Hosts(), Reviews(),
+    Grants(), Trusts(),
 )  # fmt: skip
 """In the order in which they are written, so that what is named is there already. They are removed from the other way round."""
 
@@ -44,6 +47,19 @@ class Step:
         for key in self.keys:
             before, after = (_json(item.get(key)) for item in (self.before or {}, self.after or {}))
             yield f"{key} {before} -> {after}" if before != after else f"{key} has another value"
+
+    def line(self) -> audit.Line:
+        """What the audit keeps of it: what was and what is, of what differs; secrets by their names alone."""
+        verb = "create" if self.before is None else "remove" if self.after is None else "change"
+        before, after = (self.section.told(item) if item else {} for item in (self.before, self.after))
+        if verb == "change":
+            before, after = ({key: item[key] for key in self.keys if key in item} for item in (before, after))
+        told = {"before": before, "after": after, "secrets": secrets_in(self.after or {})}
+        repository = self.identity if self.section.name == Repositories.name else ""
+        return audit.line(
+            f"configuration.{verb}", repository=repository, subject=f"{self.section.name} {self.identity}",
+            detail={word: value for word, value in told.items() if value},
+        )  # fmt: skip
 
 
 Guard = Callable[[list[Step]], None]
@@ -113,6 +129,7 @@ def _carry_out(plan: Callable[[bool], list[Step]], *, actor: str, guard: Guard |
                 step.section.write(step.after, step.before, actor)
             elif step.before is not None:
                 step.section.remove(step.before)
+        audit.write([step.line() for step in steps])
         if steps:
             epoch.bump()
             _check_whole(steps, managed=managed)
@@ -123,7 +140,10 @@ def _carry_out(plan: Callable[[bool], list[Step]], *, actor: str, guard: Guard |
 def export() -> dict[str, Any]:
     """The document that `apply` takes, of all that is stored. Secrets are the names of environment variables."""
     sections = {section.name: section.export() for section in SECTIONS}
-    order = ("repositories", "history", "egress", "hosts", "roles", "groups", "users", "grants", "trusts")
+    order = (
+        "repositories", "history", "audit", "egress", "hosts", "reviews", "directories", "providers", "roles", "groups", "users",
+        "grants", "trusts",
+    )  # fmt: skip
     return {"version": documents.VERSION, **{name: sections[name] for name in order if sections[name]}}
 
 

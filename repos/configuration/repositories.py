@@ -110,6 +110,7 @@ class RepositoryItem(Item):
     include = patterns()
     exclude = patterns()
     offline = FlagField(required=False)
+    log_downloads = FlagField(required=False)
 
     def validate_key(self, key: str) -> str:
         if not re.fullmatch(KEY, key):

@@ -27,6 +27,9 @@ class Section:
     rests_on: ClassVar[frozenset[str]] = frozenset()
     """Sections whose changes it has to fit to too, see `check_whole`."""
 
+    address: ClassVar[str] = ""
+    """Its address in the API, where that is not its name."""
+
     listed: ClassVar[bool] = True
     """Whether it is a list of items, and not one."""
 
@@ -96,6 +99,10 @@ class Section:
     def check_whole(self) -> None:
         """Whether all that is stored fits together; called in the transaction, after all was written."""
 
+    def told(self, item: Document) -> Document:
+        """An item as the audit tells of it."""
+        return dict(shown(item))
+
     def export(self) -> Any:
         """What `check` takes, for everything that is stored."""
         built_in = self.built_in()
@@ -121,3 +128,11 @@ def shown(value: Any) -> Any:
     if isinstance(value, list):
         return [shown(inner) for inner in value]
     return value
+
+
+def secrets_in(value: Any, place: str = "") -> list[str]:
+    """The places of the secrets in an item that were given with their value."""
+    if isinstance(value, Secret):
+        return [place] if value.value else []
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, one in inner for found in secrets_in(one, f"{place}.{key}" if place else str(key))]

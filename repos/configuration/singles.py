@@ -1,4 +1,4 @@
-"""The sections that are one item with keys, and no list: `history`, `egress` and `hosts`."""
+"""The sections that are one item with keys, and no list: `history`, `audit`, `egress`, `hosts` and `reviews`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from rest_framework import serializers
 
+from accounts import appendonly
+from basics.durations import duration
 from problems import Malformed
 from repos.configuration.fields import DurationField, Item, SetField, TextField
 from repos.configuration.section import Document, Section
@@ -51,6 +53,23 @@ class History(Single):
     name = "history"
     item = HistoryItem
     example = "{keep: 30d}"
+
+
+class AuditItem(Item):
+    keep = DurationField(required=False)
+    most = serializers.IntegerField(required=False, min_value=10_000, max_value=10**12)
+
+    def validate_keep(self, keep: str) -> str:
+        if duration(keep) < appendonly.KEPT:
+            raise serializers.ValidationError("what was done is kept for a day at least; write 1d or more")
+        return keep
+
+
+class Audit(Single):
+    name = "audit"
+    address = "audit/settings"
+    item = AuditItem
+    example = "{keep: 400d}"
 
 
 class NetworkField(TextField):
@@ -120,3 +139,25 @@ def check_hosts() -> None:
     for host, key in sorted(wanted.items()):
         if key not in there:
             raise Malformed(f"hosts: {host} leads to {key}, which does not exist", rule="hosts.repository")
+
+
+class ReviewsItem(Item):
+    every = DurationField(required=False)
+    unused = DurationField(required=False)
+    stale = DurationField(required=False)
+
+    def validate(self, attrs: dict[str, str]) -> dict[str, str]:
+        for word, text in attrs.items():
+            if not duration(text):
+                raise serializers.ValidationError({word: ["at least 1s is expected"]})
+        return attrs
+
+
+class Reviews(Single):
+    """How often grants, tokens and accounts are to be looked at; without `every` only when somebody asks for it."""
+
+    name = "reviews"
+    address = "reviews/settings"
+    permission = "user:manage"
+    item = ReviewsItem
+    example = "{every: 90d}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db import DatabaseError, OperationalError, connection
 
-from accounts import epoch
+from accounts import audit, epoch
 from accounts.access import Grant, Rights, rights_of
 from accounts.actors import Actor, actor_of
 from accounts.models import Token
@@ -139,7 +139,7 @@ def run(pk: int) -> bool:
         job = table.claim(pk)
         if job is None:
             return False
-        with alive(job.fence):
+        with alive(job.fence), audit.entered(_origin(job)):
             _work(job)
         return True
     except DatabaseError:
@@ -147,6 +147,12 @@ def run(pk: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _origin(job: Job) -> audit.Origin:
+    """Who acts in a job: whoever asked for it."""
+    actor = job.user.get_username() if job.user else INSTALLATION.name
+    return audit.Origin(actor=actor, token=job.token_id, request=f"job {job.pk}")
 
 
 def _work(job: Job) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q, QuerySet
 
+from accounts import audit
 from accounts.actors import Actor
 from problems import Conflict, Problem, TooMany, Unauthenticated, Unavailable
 from repos import database
@@ -60,7 +61,7 @@ def enqueue(
     chosen.check_repository(repository)
     job = _new(chosen, chosen.check(arguments or {}, repository), actor, repository)
     job.key, job.not_before = key, not_before or job.not_before
-    return _insert_or_find(job)
+    return _insert_or_find(job, asked=actor is not None)
 
 
 def begin(kind: str, arguments: dict[str, Any], *, repository: Repo, key: str) -> Job | None:
@@ -102,7 +103,7 @@ def _new(kind: Kind, arguments: dict[str, Any], actor: Actor | None, repository:
     )
 
 
-def _insert_or_find(job: Job) -> Job:
+def _insert_or_find(job: Job, *, asked: bool) -> Job:
     for _ in range(5):
         if job.key is not None:
             standing = Job.objects.filter(key=job.key, state__in=Job.LIVE).first()
@@ -112,11 +113,19 @@ def _insert_or_find(job: Job) -> Job:
         try:
             with transaction.atomic():
                 job.save(force_insert=True)
+                if asked:
+                    tell(job, "ask")
             return job
         except IntegrityError:
             if job.key is None:
                 raise
     raise Unavailable(f"jobs with the key {job.key} come and go; try again", rule="job.key")
+
+
+def tell(job: Job, verb: str) -> None:
+    """Let the audit know what somebody did about a job, in the caller's transaction."""
+    key = job.repository.key if job.repository else ""
+    audit.record(f"job.{verb}", repository=key, subject=f"job {job.pk}", detail={"kind": job.kind})
 
 
 def _check_room(user_id: int | None) -> None:
@@ -180,9 +189,13 @@ def end_cancelled(job: Job) -> bool:
 
 def cancel(pk: int) -> bool:
     """Cancel a job: at once where it is queued, else at its next step. False where it has ended already."""
-    if _end(Job.objects.filter(pk=pk, state=State.QUEUED), State.CANCELLED, problem=CANCELLED):
-        return True
-    return bool(Job.objects.filter(pk=pk, state=State.RUNNING).update(cancel_requested=True))
+    here = Job.objects.filter(pk=pk)
+    with transaction.atomic():
+        cancelled = _end(here.filter(state=State.QUEUED), State.CANCELLED, problem=CANCELLED)
+        if cancelled or here.filter(state=State.RUNNING).update(cancel_requested=True):
+            tell(here.select_related("repository").get(), "cancel")
+            return True
+        return False
 
 
 def retry(pk: int) -> None:
@@ -199,6 +212,8 @@ def retry(pk: int) -> None:
                 state=State.QUEUED, not_before=database.now(), attempt=0, started_at=None, ended_at=None,
                 cancel_requested=False, done=0, total=None, problem="", result={}, **_FREE,
             )  # fmt: skip
+            if again:
+                tell(Job.objects.select_related("repository").get(pk=pk), "retry")
     except IntegrityError:
         raise Conflict("another job does the same just now; look at that one", rule="job.key") from None
     if not again:

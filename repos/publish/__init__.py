@@ -26,7 +26,9 @@ from typing import Any
 from django.db import transaction
 from django.db.models import QuerySet
 
+from accounts import audit
 from problems import NotFound
+from repos import database
 from repos.catalogue import Repo
 from repos.models import Aside, Asset, Change, Freshness, Lease, Repository
 from repos.publish.changes import lock_repository
@@ -80,9 +82,13 @@ def close(repo: Repo, choose: Callable[[QuerySet[Asset]], QuerySet[Asset]], acto
         chosen = dict(choose(Asset.objects.filter(repository_id=repo.id, until=None)).values_list("pk", "path"))
         if not chosen:
             return None
-        number = row.new_change(actor, Change.Action.DELETE, {"paths": sorted(chosen.values())})
-        row.write()
-        close_assets({number: list(chosen)})
+        paths = sorted(chosen.values())
+        number = row.new_change(actor, Change.Action.DELETE, {"paths": paths})
+        told = {"change": number, "by": actor, **({"also": paths[1:], "assets": len(paths)} if paths[1:] else {})}
+        with database.sent_together():
+            row.write()
+            close_assets({number: list(chosen)})
+            audit.write([audit.line("artifact.delete", repository=repo.key, subject=paths[0], detail=told)])
     return number
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from accounts import audit
 from problems import Conflict, Forbidden, Malformed, NotFound, Problem, Unavailable
 from repos import database, usage
 from repos.catalogue import Repo
@@ -43,7 +44,8 @@ class Commit:
     """What is to be committed together to one repository, or refused together.
 
     `needs`: what has to stand there when it is, by path, with the size in bytes that it is said to have. `ends`: ends
-    what led to it, in the same transaction, or raises a Problem where it may not be ended so.
+    what led to it, in the same transaction, or raises a Problem where it may not be ended so. `origin`: who acts, also
+    where another thread commits it.
     """
 
     repo: Repo
@@ -54,6 +56,7 @@ class Commit:
     ends: Callable[[], object] | None = None
     freshness: Freshness | None = None
     fence: str = ""
+    origin: audit.Origin = field(default_factory=audit.here)
     future: Future[Outcome] = field(default_factory=Future)
 
     @property
@@ -89,6 +92,7 @@ def _insert_into(
     added: list[tuple[New, dict[str, Any]]] = []
     closed: dict[int, list[int]] = {}
     kept: list[int] = []
+    lines: list[audit.Line] = []
     for commit in commits:
         try:
             _check_fence(commit)
@@ -101,6 +105,8 @@ def _insert_into(
             continue
         if news and not (action == Change.Action.FILL and row.changes):
             row.new_change(commit.actor, action)
+        if action == Change.Action.PUBLISH:
+            lines += _told(commit, row.head, news, there)
         for key, new in news.items():
             if (now := there.get(key)) is not None and now.until is None:
                 now.close(row.head, closed)
@@ -115,10 +121,23 @@ def _insert_into(
         database.insert("repos_asset", [asset for _, asset in added])
         database.insert("repos_description", _descriptions(repo, (new for new, _ in added), blobs), or_nothing=True)
         database.insert("repos_reference", _references((new for new, _ in added), blobs), or_nothing=True)
+        audit.write(lines)
     if kept and action == Change.Action.PUBLISH:
         usage.wanted(kept)
     _remember_freshness([commit for commit in commits if isinstance(outcomes[id(commit)], Outcome)])
     return outcomes
+
+
+def _told(commit: Commit, number: int, news: Mapping[str, New], there: Mapping[str, Standing]) -> list[audit.Line]:
+    """The line that the audit keeps of a publication: of what is one by itself, and not of its parts, which came before."""
+    whole = [new for new in news.values() if not new.described.part]
+    if not whole:
+        return []
+    replaced = [new.path for key, new in news.items() if key in there and there[key].until is None]
+    paths = [new.path for new in whole]
+    detail = {"change": number, "sha256": whole[0].bytes.sha256, "also": paths[1:], "replaces": replaced}
+    told = {word: value for word, value in detail.items() if value}
+    return [audit.line("artifact.publish", repository=commit.repo.key, subject=paths[0], detail=told, origin=commit.origin)]
 
 
 def _end(commit: Commit) -> Problem | None:

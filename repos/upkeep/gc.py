@@ -19,6 +19,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 
+from accounts import audit
 from repos import database, jobs, sessions
 from repos.blobs.stores import store
 from repos.jobs import schedule
@@ -75,6 +76,17 @@ def sweep(
     Any `grace` is safe while others publish. A `stray` shorter than an upload takes from its last byte to its commit is not.
     """
     freed = Freed()
+    try:
+        _sweep(freed, grace, unheld, stray, dry_run, told)
+    finally:
+        if not dry_run and (freed.size or freed.blobs):
+            audit.record("storage.free", detail=asdict(freed))
+    return freed
+
+
+def _sweep(
+    freed: Freed, grace: timedelta, unheld: timedelta, stray: timedelta, dry_run: bool, told: Callable[[int], None]
+) -> None:
     if not dry_run:
         expire.close_unused(lambda _: told(0))
     freed.unheld = close_unheld(unheld, lambda _: told(0), dry_run=dry_run)
@@ -94,7 +106,6 @@ def sweep(
             _finish_marked()
         told(freed.blobs)
     _remove_strays(freed, stray, dry_run=dry_run)
-    return freed
 
 
 def _free(grace: timedelta):

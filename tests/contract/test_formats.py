@@ -241,7 +241,8 @@ def test_what_is_hidden_and_what_is_absent_look_the_same(ask, sample):
         answers = [ask("GET", repository, sample.path, user=user) for repository in names]
         assert [answer.status for answer in answers] == [status, status]
         assert answers[0].body == answers[1].body
-        told = [str({**answer.headers, "Date": ""}).replace(name, "…") for answer, name in zip(answers, names, strict=True)]
+        own = {"Date": "", "X-Request-Id": ""}
+        told = [str({**answer.headers, **own}).replace(name, "…") for answer, name in zip(answers, names, strict=True)]
         assert told[0] == told[1]
 
 

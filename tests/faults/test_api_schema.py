@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.parts.api import Api
+from tests.parts.api import ADMIN, Api
 from tests.parts.server import ROOT, Server
 
-LOGIN = ("fuzzer", "the password of the fuzzer")
+PASSWORD = "the password of the fuzzer"
+IDENTITIES = ("anonymous", "reader", "robot", "developer", "admin")
+"""The administrator comes last: what they change is nothing to those before."""
 CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
           "response_schema_conformance", "unsupported_method"]  # fmt: skip
 
@@ -20,20 +23,38 @@ CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conform
 @pytest.fixture(scope="module")
 def world(server):
     here = server()
-    everywhere = [{"role": "administrator", "users": ["fuzzer"]}]
-    everywhere.append({**everywhere[0], "repositories": ["**"]})
-    here.apply({"users": [{"name": LOGIN[0], "password": LOGIN[1]}], "grants": everywhere})
-    api = Api(here)
-    api.put("repositories/0/", {"format": "raw", "kind": "local"})
-    here.request("PUT", "/raw/0/0", b"0", user=api.user)
-    api.post("tokens/")
-    api.post("jobs/", {"kind": "gc"})
+    here.apply(
+        {
+            "repositories": [{"key": key, "format": "raw", "kind": "local"} for key in ("0", "private")],
+            "users": [*({"name": name, "password": PASSWORD} for name in ("fuzzer", "developer", "reader")),
+                      {"name": "robot", "robot": True}],
+            "grants": [
+                {"role": "administrator", "users": ["fuzzer"]},
+                {"role": "administrator", "users": ["fuzzer"], "repositories": ["**"]},
+                {"role": "developer", "users": ["developer", "robot"], "repositories": ["0"]},
+                {"role": "reader", "users": ["reader"], "repositories": ["0"]},
+            ],
+        }
+    )  # fmt: skip
+    for key in ("0", "private"):
+        assert here.request("PUT", f"/raw/{key}/0", b"0", user=ADMIN).status == 201
+    for name in ("admin", "developer", "reader"):
+        Api(here, ("fuzzer" if name == "admin" else name, PASSWORD)).post("tokens/")
+    Api(here).post("jobs/", {"kind": "gc"})
+    made = Api(here).post("tokens/", {"user": "robot", "scopes": ["artifact:read@0", "artifact:write@0"]})
+    here.robot = json.loads(made.body)["secret"]
     return here
 
 
-@pytest.mark.parametrize("login", [LOGIN, None], ids=["administrator", "anonymous"])
-def test_every_answer_is_one_that_the_schema_describes(world: Server, tmp_path: Path, login):
-    headers = [f"{name}: {value}" for name, value in world.authorization(login).items()]
+def authorization(world: Server, who: str) -> dict[str, str]:
+    logins = {"anonymous": None, "robot": ("x", world.robot), "admin": ("fuzzer", PASSWORD)}
+    return world.authorization(logins.get(who, (who, PASSWORD)))
+
+
+@pytest.mark.parametrize("who", IDENTITIES)
+def test_every_answer_is_one_that_the_schema_describes(world: Server, tmp_path: Path, who: str):
+    """To everybody, whatever they may: examples, what the schema says is and is not taken, and what is made up."""
+    headers = [f"{name}: {value}" for name, value in authorization(world, who).items()]
     command = [
         str(Path(sys.executable).parent / "schemathesis"), "run", f"{world.url}/api/v1/schema/",
         "--phases", "examples,coverage,fuzzing",

@@ -7,8 +7,10 @@ import json
 import pytest
 from django.urls import get_resolver
 
+from accounts.sessions import digest
 from repos.api.permissions import Nobody
 from tests.parts.api import ADMIN, PASSWORD, Api, rule
+from tests.parts.browser import Browser
 
 CAST = ("nobody", "outsider", "reader", "owner", "clerk", "admin", "narrowed")
 """Nobody is anonymous. The reader may read the repository `here`, the owner all of it, the clerk manage users; narrowed is the
@@ -22,6 +24,11 @@ OPEN = "200 200 200 200 200 200 200"
 NO_SUCH_JOB = "401 404 404 404 404 404 404"
 GRANT = {"role": "reader", "users": ["reader"], "repositories": ["here"]}
 TRUST = {"issuer": "https://ci.example.org", "audience": "entrepot", "claims": {"repository": "corp/*"}, "robot": "ci"}
+
+
+def provider(name: str) -> dict[str, str]:
+    return {"issuer": f"https://{name}.example.org", "client_id": "entrepot"}
+
 
 TABLE = {
     ("GET", "v1/"): ("", None, OPEN),
@@ -66,10 +73,31 @@ TABLE = {
     ("PUT", "v1/egress/"): ("egress/", {}, CONFIGURATION),
     ("GET", "v1/hosts/"): ("hosts/", None, CONFIGURATION),
     ("PUT", "v1/hosts/"): ("hosts/", {}, CONFIGURATION),
+    ("GET", "v1/audit/settings/"): ("audit/settings/", None, CONFIGURATION),
+    ("PUT", "v1/audit/settings/"): ("audit/settings/", {}, CONFIGURATION),
+    ("GET", "v1/audit/"): ("audit/", None, CONFIGURATION),
+    ("GET", "v1/audit/export/"): ("audit/export/", None, CONFIGURATION),
+    ("GET", "v1/explain/"): ("explain/?action=read&repository=here", None, SIGNED_IN),
+    ("GET", "v1/reviews/"): ("reviews/", None, SIGNED_IN),
+    ("POST", "v1/reviews/"): ("reviews/", {}, "401 403 403 403 201 201 403"),
+    ("GET", "v1/reviews/<int:number>/"): ("reviews/{review}/", None, USERS_ITEM),
+    ("GET", "v1/reviews/<int:number>/items/<int:item>/"): ("reviews/{review}/items/1/", None, USERS_ITEM),
+    ("PUT", "v1/reviews/<int:number>/items/<int:item>/decision/"): (
+        "reviews/{review}/items/1/decision/", {"decision": "approve"}, USERS_ITEM),
+    ("GET", "v1/reviews/settings/"): ("reviews/settings/", None, OF_USERS),
+    ("PUT", "v1/reviews/settings/"): ("reviews/settings/", {}, OF_USERS),
     ("GET", "v1/tokens/"): ("tokens/", None, SIGNED_IN),
     ("POST", "v1/tokens/"): ("tokens/", {}, SIGNED_IN.replace("200", "201")),
     ("GET", "v1/tokens/<int:number>/"): ("tokens/{token}/", None, "401 200 404 404 200 200 404"),
     ("DELETE", "v1/tokens/<int:number>/"): ("tokens/{token}/", None, "401 204 404 404 204 204 404"),
+    ("GET", "v1/providers/"): ("providers/", None, OF_USERS),
+    ("GET", "v1/providers/<path:name>/"): ("providers/standing/", None, USERS_ITEM),
+    ("PUT", "v1/providers/<path:name>/"): ("providers/standing/", provider("standing"), USERS_ITEM),
+    ("DELETE", "v1/providers/<path:name>/"): ("providers/doomed-{cast}/", None, USERS_ITEM.replace("200", "204")),
+    ("GET", "v1/sessions/"): ("sessions/", None, SIGNED_IN),
+    ("DELETE", "v1/sessions/"): ("sessions/", None, SIGNED_IN),
+    ("GET", "v1/sessions/<str:key>/"): ("sessions/{session}/", None, "401 200 404 404 200 200 404"),
+    ("DELETE", "v1/sessions/<str:key>/"): ("sessions/{session}/", None, "401 204 404 404 204 204 404"),
     ("GET", "v1/jobs/"): ("jobs/", None, SIGNED_IN),
     ("POST", "v1/jobs/"): ("jobs/", {"kind": "none"}, SIGNED_IN.replace("200", "400")),
     ("GET", "v1/jobs/<int:number>/"): ("jobs/999999/", None, NO_SUCH_JOB),
@@ -116,6 +144,7 @@ def world(server):
             ],
             "roles": [{"name": "clerk", "permissions": ["user:manage"]}, *({"name": name} for name in ("standing", *doomed))],
             "groups": [{"name": name} for name in ("standing", *doomed)],
+            "providers": [{"name": name, **provider(name)} for name in ("standing", *doomed)],
             "users": [
                 *({"name": name, "password": PASSWORD} for name in ("outsider", "reader", "owner", "clerk")),
                 *({"name": name} for name in doomed),
@@ -149,6 +178,12 @@ def test_everybody_may_what_the_table_says_and_no_more(world, line, cast):
     outsider = Api(world, ("outsider", PASSWORD))
     if "{token}" in path:
         path = path.format(token=json.loads(outsider.post("tokens/").body)["id"])
+    if "{session}" in path:
+        browser = Browser(world)
+        browser.sign_in("outsider", PASSWORD)
+        path = path.format(session=digest(str(browser.cookie("entrepot-session"))))
+    if "{review}" in path:
+        path = path.format(review=json.loads(Api(world).post("reviews/").body)["items"][0]["id"])
     if "grant}" in path:
         grants = Api(world).items("grants/?limit=1000")
         ids = {(grant["role"], *grant["users"], *grant.get("repositories", [])): grant["id"] for grant in grants}
@@ -171,6 +206,7 @@ HIDDEN = [
     ("trusts/{}/", "standing"),
     ("users/{}/", "clerk"),
     ("tokens/{}/", "1"),
+    ("providers/{}/", "standing"),
 ]
 
 
@@ -185,7 +221,8 @@ def test_hidden_and_absent_are_the_same_answer(world, path, name, cast, method):
         def alike(text: str, one: str = one) -> str:
             return text.replace(f"/{path.format(one)}", "/N").replace(f"{one} is not", "N is not").replace(f"{one} 1", "N 1")
 
-        headers = {key: alike(value) for key, value in answer.headers.items() if key not in ("Date", "Content-Length")}
+        own = ("Date", "X-Request-Id", "Content-Length")
+        headers = {key: alike(value) for key, value in answer.headers.items() if key not in own}
         told.add((answer.status, alike(answer.reason), alike(answer.body.decode()), tuple(sorted(headers.items()))))
     assert len(told) == 1
     assert told.pop()[0] in (401, 404, 405)

@@ -417,7 +417,7 @@ def test_who_may_not_manage_the_server_names_no_file_of_it(world):
                         "grants": [{"role": "clerk", "users": ["cleo"]}]})  # fmt: skip
     clerk = Api(world.server, ("cleo", world.server.manage("token", "create", "cleo").stdout.split()[-1]))
     asked = {"issuer": "https://ci.example.org", "audience": "a", "claims": {"sub": "a"}, "robot": "ci"}
-    assert rule(clerk.put("trusts/clerks/", {**asked, "ca": "/etc/passwd"})) == "trusts.ca"
+    assert rule(clerk.put("trusts/clerks/", {**asked, "ca": "/etc/passwd"})) == "trust.ca"
     assert clerk.put("trusts/clerks/", asked).status == 201
     assert clerk.delete("trusts/clerks/").status == 204
 

@@ -176,7 +176,7 @@ class Server:
         """One request with the path exactly as given. A body that is no bytes is sent in chunks."""
         connection = self.connect()
         try:
-            connection.putrequest(method, path, skip_accept_encoding=True)
+            connection.putrequest(method, path, skip_host="Host" in (headers or {}), skip_accept_encoding=True)
             chunked = body is not None and not isinstance(body, bytes)
             sizes = (
                 {"Transfer-Encoding": "chunked"}

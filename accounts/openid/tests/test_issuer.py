@@ -93,7 +93,9 @@ def verify(server: Server, token: str) -> Any:
     return Issuer(server.url).verify(token, AUDIENCE)
 
 
-@pytest.mark.parametrize(("key", "alg"), [(RSA, "RS256"), (RSA, "PS512"), (EC, "ES256"), (ED, "EdDSA")], ids=str)
+@pytest.mark.parametrize(
+    ("key", "alg"), [(RSA, "RS256"), (RSA, "PS512"), (EC, "ES256"), (ED, "EdDSA")], ids=["RSA", "PSS", "EC", "Ed25519"]
+)
 def test_a_token_by_a_key_of_the_issuer_is_believed(server: Server, key: Any, alg: str) -> None:
     server.say(("one", key))
     assert verify(server, server.token(key, alg, repository="corp/app"))["repository"] == "corp/app"

@@ -120,7 +120,7 @@ def _put_blob(call: Call, incoming: Incoming, digest: str, ends: Callable[[], ob
 
 def _new_blob(path: str, content: Bytes) -> New:
     image, _, digest = path.rpartition("/blobs/")
-    return New(path, content, Described(image, digest, BYTES))
+    return New(path, content, Described(image, digest, BYTES, part=True))
 
 
 def upload_status(call: Call) -> HttpResponse:

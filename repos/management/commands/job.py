@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connection
+from django.db import connection, transaction
 
 from accounts import epoch
 from repos import catalogue, jobs
 from repos.catalogue import Repo
-from repos.jobs import runner
+from repos.jobs import runner, table
 from repos.management.told import told
 from repos.models import Job, JobLine
 
@@ -97,7 +97,9 @@ class Command(BaseCommand):
     def _run(self, options: dict[str, Any]) -> None:
         repository = _repository(options["repository"]) if options["repository"] else None
         arguments = {"text": _text(options["file"])} if options["file"] else {}
-        job = jobs.enqueue(options["kind"], arguments, repository=repository)
+        with transaction.atomic():
+            job = jobs.enqueue(options["kind"], arguments, repository=repository)
+            table.tell(job, "ask")
         self.stdout.write(f"job {job.pk} is queued")
         if not options["wait"] and not options["here"]:
             self.stdout.write(f"the server or a worker runs it; `manage.py job show {job.pk} --log` tells how far it is")

@@ -1,0 +1,424 @@
+"""Who gets what: every route of the server and each of its methods x everybody, as one table.
+
+A route that the table does not know fails the first test: add its line. A line says what is asked and what each of the cast gets of
+what is theirs to see; `{repository}` and the like stand for that, and are asked again for what is private and what is absent. The
+rule for these is one for all routes: who may see what is private gets of it what they get of what is shared, and everybody else
+gets exactly what they get of what is absent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+import pytest
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from repos.format import installed
+from repos.formats.oci import parse
+from tests.gomodules import make_zip
+from tests.parts import cast, oci
+from tests.parts.cast import BLOB, CAST, World
+from tests.parts.server import Answer
+
+METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS")
+RAW, JSON = {}, {"Content-Type": "application/json"}
+HERE = {"format": "raw", "kind": "local"}
+READERS = cast.READERS
+IMAGE, ONE = parse.NAME, "[^/]+"
+
+STATES = ("shared", "private", "absent")
+THINGS = {
+    "repository": ("shared-raw", "hush-raw", "void-raw"),
+    "spare-repository": ("shared-old-raw", "hush-old-raw", "void-old-raw"),
+    "role": ("play-role", "mute-role", "void-role"),
+    "spare-role": ("play-old", "mute-old", "void-old"),
+    "group": ("play-group", "mute-group", "void-group"),
+    "spare-group": ("play-old", "mute-old", "void-old"),
+    "user": ("reader", "mute-user", "void-user"),
+    "spare-user": ("play-old", "mute-old", "void-old"),
+    "grant": ("grant play", "grant mute", "grant void"),
+    "spare-grant": ("grant spare", "grant spare", "grant void"),
+    "token": ("token play", "token mute", "token void"),
+    "job": ("job play", "job mute", "job void"),
+}
+"""By the placeholder in a line: what its readers may see, what is private to others, what is not there."""
+
+#                                                                    admin owner developer reader outsider robot expired anonymous
+TABLE: dict[tuple[str, str], tuple[str, Any, str, str]] = {
+    # the server itself
+    ("GET", ""): ("/", None, "200 200 200 200 200 200 200 200", ""),
+    ("GET", "healthz"): ("/healthz", None, "200 200 200 200 200 200 200 200", ""),
+    ("GET", "readyz"): ("/readyz", None, "200 200 200 200 200 200 200 200", ""),
+    # the API
+    ("GET", "api/v1/"): ("", None, "200 200 200 200 200 200 401 200", ""),
+    ("GET", "api/v1/schema/"): ("schema/", None, "200 200 200 200 200 200 401 200", ""),
+    ("GET", "api/v1/me/"): ("me/", None, "200 200 200 200 200 200 401 401", ""),
+    ("GET", "api/v1/configuration/"): ("configuration/", None, "200 403 403 403 403 403 401 401", ""),
+    ("PUT", "api/v1/configuration/"): ("configuration/", {"history": {}}, "200 403 403 403 403 403 401 401", ""),
+    ("GET", "api/v1/repositories/"): ("repositories/", None, "200 200 200 200 200 200 401 200", ""),
+    ("GET", "api/v1/repositories/<path:name>/"): (
+        "repositories/{repository}/", None, "200 200 200 200 404 200 401 401", "404"),
+    ("PUT", "api/v1/repositories/<path:name>/"): (
+        "repositories/{repository}/", HERE, "200 200 403 403 404 403 401 401", "201"),
+    ("DELETE", "api/v1/repositories/<path:name>/"): (
+        "repositories/{spare-repository}/", None, "204 204 403 403 404 403 401 401", "404"),
+    ("GET", "api/v1/repositories/<str:key>/assets/"): (
+        "repositories/{repository}/assets/", None, "200 200 200 200 404 200 401 401", "404"),
+    ("GET", "api/v1/repositories/<str:key>/assets/<path:path>"): (
+        "repositories/{repository}/assets/tool/lib", None, "200 200 200 200 404 200 401 401", "404"),
+    ("GET", "api/v1/repositories/<str:key>/changes/"): (
+        "repositories/{repository}/changes/", None, "200 200 200 200 404 200 401 401", "404"),
+    ("GET", "api/v1/repositories/<str:key>/changes/<int:number>/"): (
+        "repositories/{repository}/changes/2/", None, "200 200 200 200 404 200 401 401", "404"),
+    ("GET", "api/v1/roles/"): ("roles/", None, "200 403 403 403 403 403 401 401", ""),
+    ("GET", "api/v1/roles/<path:name>/"): ("roles/{role}/", None, "200 404 404 404 404 404 401 401", "404"),
+    ("PUT", "api/v1/roles/<path:name>/"): ("roles/{role}/", {}, "200 404 404 404 404 404 401 401", "201"),
+    ("DELETE", "api/v1/roles/<path:name>/"): ("roles/{spare-role}/", None, "204 404 404 404 404 404 401 401", "404"),
+    ("GET", "api/v1/groups/"): ("groups/", None, "200 403 403 403 403 403 401 401", ""),
+    ("GET", "api/v1/groups/<path:name>/"): ("groups/{group}/", None, "200 404 404 404 404 404 401 401", "404"),
+    ("PUT", "api/v1/groups/<path:name>/"): ("groups/{group}/", {}, "200 404 404 404 404 404 401 401", "201"),
+    ("DELETE", "api/v1/groups/<path:name>/"): ("groups/{spare-group}/", None, "204 404 404 404 404 404 401 401", "404"),
+    ("GET", "api/v1/users/"): ("users/", None, "200 200 200 200 200 200 401 401", ""),
+    ("GET", "api/v1/users/<path:name>/"): ("users/{user}/", None, "200 404 404 200 404 404 401 401", "404"),
+    ("PUT", "api/v1/users/<path:name>/"): ("users/{user}/", {}, "200 404 404 403 404 404 401 401", "201"),
+    ("DELETE", "api/v1/users/<path:name>/"): ("users/{spare-user}/", None, "204 404 404 404 404 404 401 401", "404"),
+    ("GET", "api/v1/grants/"): ("grants/", None, "200 403 403 403 403 403 401 401", ""),
+    ("POST", "api/v1/grants/"): ("grants/", READERS, "200 403 403 403 403 403 401 401", ""),
+    ("GET", "api/v1/grants/<path:name>/"): ("grants/{grant}/", None, "200 404 404 404 404 404 401 401", "404"),
+    ("PUT", "api/v1/grants/<path:name>/"): ("grants/{grant}/", "grant", "200 404 404 404 404 404 401 401", "400"),
+    ("DELETE", "api/v1/grants/<path:name>/"): ("grants/{spare-grant}/", None, "204 404 404 404 404 404 401 401", "404"),
+    ("GET", "api/v1/history/"): ("history/", None, "200 403 403 403 403 403 401 401", ""),
+    ("PUT", "api/v1/history/"): ("history/", {}, "200 403 403 403 403 403 401 401", ""),
+    ("GET", "api/v1/egress/"): ("egress/", None, "200 403 403 403 403 403 401 401", ""),
+    ("PUT", "api/v1/egress/"): ("egress/", {}, "200 403 403 403 403 403 401 401", ""),
+    ("GET", "api/v1/hosts/"): ("hosts/", None, "200 403 403 403 403 403 401 401", ""),
+    ("PUT", "api/v1/hosts/"): ("hosts/", {}, "200 403 403 403 403 403 401 401", ""),
+    ("GET", "api/v1/tokens/"): ("tokens/", None, "200 200 200 200 200 200 401 401", ""),
+    ("POST", "api/v1/tokens/"): ("tokens/", {}, "201 201 201 201 201 201 401 401", ""),
+    ("GET", "api/v1/tokens/<int:number>/"): ("tokens/{token}/", None, "200 404 404 200 404 404 401 401", "404"),
+    ("DELETE", "api/v1/tokens/<int:number>/"): ("tokens/{token}/", None, "204 404 404 204 404 404 401 401", "404"),
+    ("GET", "api/v1/jobs/"): ("jobs/", None, "200 200 200 200 200 200 401 401", ""),
+    ("POST", "api/v1/jobs/"): ("jobs/", {"kind": "gc"}, "202 403 403 403 403 403 401 401", ""),
+    ("GET", "api/v1/jobs/<int:number>/"): ("jobs/{job}/", None, "200 404 404 200 404 404 401 401", "404"),
+    ("GET", "api/v1/jobs/<int:number>/log/"): ("jobs/{job}/log/", None, "200 404 404 200 404 404 401 401", "404"),
+    ("POST", "api/v1/jobs/<int:number>/cancel/"): ("jobs/{job}/cancel/", {}, "409 404 404 409 404 404 401 401", "404"),
+    ("POST", "api/v1/jobs/<int:number>/retry/"): ("jobs/{job}/retry/", {}, "202 404 404 202 404 404 401 401", "404"),
+    ("GET", "api/"): ("/api/nothing-of-this-name", None, "404 404 404 404 404 404 404 404", ""),
+    # files
+    ("GET", r"raw/.*[^/]"): ("/raw/{repository}/tool/lib", None, "200 200 200 200 404 200 401 401", "404"),
+    ("PUT", r"raw/.*[^/]"): ("/raw/{repository}/new/{who}", "file", "201 201 201 403 404 201 401 401", "404"),
+    ("DELETE", r"raw/.*[^/]"): ("/raw/{repository}/tool/old", None, "204 204 403 403 404 403 401 401", "404"),
+    # Go modules
+    ("GET", r"go/"): ("/go/{repository}/", None, "200 200 200 200 404 200 401 401", "404"),
+    ("GET", r"go/[^@]+/@v/list"): ("/go/{repository}/corp.example/lib/@v/list", None, "200 200 200 200 404 200 401 401", "404"),
+    ("GET", r"go/[^@]+/@latest"): ("/go/{repository}/corp.example/lib/@latest", None, "200 200 200 200 404 200 401 401", "404"),
+    ("GET", r"go/[^@]+/@v/.+\.(?:info|mod|zip)"): (
+        "/go/{repository}/corp.example/lib/@v/v1.0.0.info", None, "200 200 200 200 404 200 401 401", "404"),
+    ("GET", r"go/sumdb/.+/supported"): (
+        "/go/{repository}/sumdb/sum.example.org/supported", None, "404 404 404 404 404 404 401 401", "404"),
+    ("GET", r"go/sumdb/.+"): ("/go/{repository}/sumdb/sum.example.org/latest", None, "404 404 404 404 404 404 401 401", "404"),
+    ("PUT", r"go/[^@]+/@v/[^/]+\.zip"): (
+        "/go/{repository}/corp.example/new/@v/v1.0.{n}.zip", "zip", "201 201 201 403 404 201 401 401", "404"),
+    ("PUT", r"go/[^@]+/@v/[^/]+\.mod"): (
+        "/go/{repository}/corp.example/lib/@v/v2.0.{n}.mod", "mod", "400 400 400 403 404 400 401 401", "404"),
+    ("PUT", r"go/[^@]+/@v/[^/]+\.info"): (
+        "/go/{repository}/corp.example/lib/@v/v1.1.{n}.info", "info", "202 202 202 403 404 202 401 401", "404"),
+    ("DELETE", r"go/[^@]+/@v/[^/]+\.zip"): (
+        "/go/{repository}/corp.example/lib/@v/v1.0.1.zip", None, "204 204 403 403 404 403 401 401", "404"),
+    # images
+    ("GET", "v2/"): ("/v2/", None, "200 200 200 200 200 200 401 401", ""),
+    ("GET", "v2/_catalog"): ("/v2/_catalog", None, "200 200 200 200 200 200 401 401", ""),
+    ("GET", "v2/token"): ("/v2/token?scope=repository:{repository}/lib:pull", None, "200 200 200 200 200 200 401 200", "200"),
+    ("POST", "v2/token"): ("/v2/token", "form", "400 400 400 400 400 400 400 400", ""),
+    ("GET", "v2/{setup}"): ("/v2/{repository}/", None, "200 200 200 200 404 200 401 401", "404"),
+    ("GET", f"v2/{IMAGE}/manifests/{ONE}"): ("/v2/{repository}/lib/manifests/v1", None, "200 200 200 200 404 200 401 401", "404"),
+    ("PUT", f"v2/{IMAGE}/manifests/{ONE}"): (
+        "/v2/{repository}/lib/manifests/new-{who}", "manifest", "201 201 201 403 404 201 401 401", "404"),
+    ("DELETE", f"v2/{IMAGE}/manifests/{ONE}"): (
+        "/v2/{repository}/lib/manifests/old", None, "202 202 403 403 404 403 401 401", "404"),
+    ("GET", f"v2/{IMAGE}/blobs/{ONE}"): ("/v2/{repository}/lib/blobs/{blob}", None, "200 200 200 200 404 200 401 401", "404"),
+    ("DELETE", f"v2/{IMAGE}/blobs/{ONE}"): ("/v2/{repository}/lib/blobs/{blob}", None, "202 202 403 403 404 403 401 401", "404"),
+    ("POST", f"v2/{IMAGE}/blobs/uploads/?"): ("/v2/{repository}/lib/blobs/uploads/", None, "202 202 202 403 404 202 401 401", "404"),
+    ("GET", f"v2/{IMAGE}/blobs/uploads/{ONE}"): (
+        "/v2/{repository}/lib/blobs/uploads/{upload}", None, "204 204 204 403 404 204 401 401", "404"),
+    ("PATCH", f"v2/{IMAGE}/blobs/uploads/{ONE}"): (
+        "/v2/{repository}/lib/blobs/uploads/{upload}", "bytes", "202 202 202 403 404 202 401 401", "404"),
+    ("PUT", f"v2/{IMAGE}/blobs/uploads/{ONE}"): (
+        "/v2/{repository}/lib/blobs/uploads/{upload}?digest={digest}", "bytes", "201 201 201 403 404 201 401 401", "404"),
+    ("DELETE", f"v2/{IMAGE}/blobs/uploads/{ONE}"): (
+        "/v2/{repository}/lib/blobs/uploads/{upload}", None, "204 204 204 403 404 204 401 401", "404"),
+    ("GET", f"v2/{IMAGE}/tags/list"): ("/v2/{repository}/lib/tags/list", None, "200 200 200 200 404 200 401 401", "404"),
+    ("GET", f"v2/{IMAGE}/referrers/{ONE}"): ("/v2/{repository}/lib/referrers/{blob}", None, "200 200 200 200 404 200 401 401", "404"),
+}  # fmt: skip
+
+
+# What there is
+
+
+def routes(entries: Any = None, above: str = "") -> Iterator[tuple[str | None, str]]:
+    """Every method and address of the server; None for a method: its view does not say which it has."""
+    mounts = {form.mount: form for form in installed().values()}
+    for entry in get_resolver().url_patterns if entries is None else entries:
+        address = above + str(entry.pattern).removeprefix("^")
+        if isinstance(entry, URLResolver):
+            yield from routes(entry.url_patterns, address)
+        elif address in mounts and str(entry.pattern).startswith("^"):
+            yield from of_format(mounts[address])
+        else:
+            yield from ((method, address) for method in methods(entry))
+
+
+def of_format(form: Any) -> Iterator[tuple[str, str]]:
+    pages = {(page.method, f"{form.mount}{page.name}") for page in form.pages()}
+    yield from pages
+    for route in form.routes():
+        address = f"{form.mount}{route.pattern.pattern}"
+        yield route.method, f"{address}{{setup}}" if (route.method, address) in pages else address
+
+
+def methods(entry: URLPattern) -> list[str | None]:
+    """Those of a view that is a class, among the methods that it lets through."""
+    view = getattr(entry.callback, "cls", None) or getattr(entry.callback, "view_class", None)
+    if view is None:
+        return [None]
+    if entry.name == "nothing":
+        return ["GET"]
+    return [name.upper() for name in view.http_method_names if name not in ("head", "options") and hasattr(view, name)]
+
+
+def test_every_route_and_method_of_the_server_is_in_the_table():
+    """Add a line for what is missing; take out what is no more."""
+    there = set(routes())
+    unsaid = {address for method, address in there if method is None}
+    assert {line for line in there if line[0]} <= set(TABLE), "routes without a line"
+    assert unsaid <= {address for _, address in TABLE}, "routes without a line"
+    assert {line for line in TABLE if line[1] not in unsaid} <= there, "lines without a route"
+
+
+# What is asked
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table, with how it is asked."""
+
+    method: str
+    route: str
+
+    @property
+    def entry(self) -> tuple[str, Any, str, str]:
+        return TABLE[self.method, self.route]
+
+    @property
+    def thing(self) -> str:
+        """The placeholder of what it is about; empty: nothing in particular."""
+        return next((name for name in THINGS if f"{{{name}}}" in self.entry[0]), "")
+
+    @property
+    def form(self) -> str:
+        """The format of an artefact's address."""
+        return next((form.key for form in installed().values() if self.route.startswith(form.mount)), "")
+
+    def sees(self, who: str, state: str) -> bool:
+        """Whether somebody may know of what is asked for in this state."""
+        if state == "shared":
+            return self.expected(who, state) not in (401, 404) or self.is_told_absent
+        if "repository" in self.thing:
+            return who in ("admin", "owner") if state == "private" else who == "admin"
+        return who == "admin"
+
+    @property
+    def is_told_absent(self) -> bool:
+        """Whether who may see it is told that it is not there."""
+        return self.entry[2].startswith("404")
+
+    @property
+    def of_other_length(self) -> bool:
+        """Whether two answers that say the same may be of different length: by a number in them, or a pass."""
+        return self.thing in ("token", "job") or "token" in self.route
+
+    def expected(self, who: str, state: str) -> int:
+        row = dict(zip(CAST, map(int, self.entry[2].split()), strict=True))
+        if state == "shared":
+            return row[who]
+        if self.sees(who, state):
+            return row[who] if state == "private" else int(self.entry[3])
+        return row["outsider"] if who not in ("expired", "anonymous") else row[who]
+
+    def name(self, world: World, state: str) -> str:
+        """What stands for the placeholder."""
+        name = THINGS[self.thing][STATES.index(state)]
+        if " " in name:
+            return str(world.ids[name])
+        return re.sub("raw$", self.form, name) if self.form else name
+
+
+LINES = [Line(*key) for key in TABLE]
+CONTENT = {"file": b"a file\n", "bytes": b"some bytes", "manifest": oci.index(text="new"), "form": b"grant_type=none"}
+TYPES = {"manifest": {"Content-Type": oci.INDEX}, "form": {"Content-Type": "application/x-www-form-urlencoded"}}
+
+
+def address(world: World, line: Line, state: str, who: str, method: str = "") -> str:
+    asks = line.entry[0]
+    path = asks if asks.startswith("/") else f"/api/v1/{asks}"
+    name = line.name(world, state) if line.thing else ""
+    said = {
+        line.thing or "-": name,
+        "who": who,
+        "n": str(CAST.index(who)),
+        "blob": oci.digest(BLOB),
+        "digest": oci.digest(b"some bytes"),
+    }
+    if "{upload}" in path:
+        said["upload"] = upload(world, f"/v2/{name}/lib/blobs/uploads/", who) if not method else "0" * 64
+    return re.sub(r"\{([a-z-]+)\}", lambda found: said[found[1]], path)
+
+
+def upload(world: World, path: str, who: str) -> str:
+    """One's own session; for who may begin none, a name that it could have."""
+    begun = world.ask(who, "POST", path)
+    return begun.headers["Docker-Upload-UUID"] if begun.status == 202 else "0" * 64
+
+
+def content(line: Line, state: str, who: str) -> tuple[bytes | None, dict[str, str]]:
+    body = line.entry[1] if line.entry[1] != "grant" else cast.MUTE if state == "private" else READERS
+    if body is None or isinstance(body, dict):
+        return (None, {}) if body is None else (json.dumps(body).encode(), JSON)
+    n = CAST.index(who)
+    modules = {
+        "zip": make_zip("corp.example/new", f"v1.0.{n}", {"x.go": b"package x\n"}),
+        "mod": b"module corp.example/other\n",
+        "info": json.dumps({"Version": f"v1.1.{n}", "Time": "2024-01-01T00:00:00Z"}).encode(),
+    }
+    return {**CONTENT, **modules}[body], TYPES.get(body, {})
+
+
+def ask(world: World, line: Line, who: str, state: str) -> tuple[str, Answer]:
+    """The address that was asked, and the answer. What was changed is made as it was before."""
+    path = address(world, line, state, who)
+    before = world.ask("admin", "GET", path) if line.method == "DELETE" and "upload" not in path else None
+    answer = world.ask(who, line.method, path, *content(line, state, who))
+    if answer.status < 300:
+        restore(world, line, state, path, before)
+    return path, answer
+
+
+def restore(world: World, line: Line, state: str, path: str, before: Answer | None) -> None:
+    if state == "absent" and line.method == "PUT":
+        assert world.ask("admin", "DELETE", path).status == 204
+    elif "/retry/" in path:
+        cast.ended(world.api("admin"), int(line.name(world, state)))
+    elif "/blobs/sha256:" in path and line.method == "DELETE":
+        cast.put_blob(world, line.form, line.name(world, state))
+    elif before is not None and "/tokens/" not in path:
+        again = world.ask("admin", "PUT", path, before.body, {"Content-Type": before.headers["Content-Type"]})
+        assert again.status in (200, 201), again
+
+
+@pytest.fixture(scope="module")
+def world(server, upstream) -> World:
+    return cast.build(server(), upstream())
+
+
+@pytest.fixture(scope="module")
+def answers(world):
+    """All answers to a line, by who asked for what in which state; each is asked once."""
+
+    @cache
+    def answers(line: Line) -> dict[tuple[str, str], tuple[str, Answer]]:
+        states = STATES if line.thing else STATES[:1]
+        return {(who, state): ask(world, line, who, state) for state in states for who in CAST}
+
+    return answers
+
+
+def named(line: Line) -> str:
+    return f"{line.method} {line.route.replace(IMAGE, 'IMAGE')}"
+
+
+# What everybody gets
+
+
+@pytest.mark.parametrize("line", LINES, ids=named)
+def test_everybody_gets_what_the_table_says(answers, line):
+    got = answers(line)
+    for state in STATES if line.thing else STATES[:1]:
+        row = " ".join(str(got[who, state][1].status) for who in CAST)
+        assert row == " ".join(str(line.expected(who, state)) for who in CAST), state
+    for _, answer in got.values():
+        assert ("WWW-Authenticate" in answer.headers) == (answer.status == 401)
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.thing], ids=named)
+def test_what_is_private_is_told_exactly_as_what_is_absent(world, answers, line):
+    """Status, reason, headers and body, to each who may not see it, but for the name that they asked for themselves."""
+    for who in CAST:
+        if not line.sees(who, "private"):
+            private, absent = (told(world, line, state, *answers(line)[who, state]) for state in ("private", "absent"))
+            assert private == absent, who
+
+
+@pytest.mark.parametrize("line", LINES, ids=named)
+def test_no_answer_names_what_is_private_to_others(answers, line):
+    """Not in a list, an error, a header, nor anywhere else, unless the question did."""
+    for (who, _), (path, answer) in answers(line).items():
+        said = f"{answer.reason} {answer.headers} {answer.body.decode(errors='replace')}"
+        words = {"admin": (), "owner": ("mute",)}.get(who, ("mute", "hush"))
+        assert not [word for word in words if word in said and word not in path], (who, path)
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.method == "GET"], ids=named)
+def test_head_tells_what_get_does_and_nothing_more(world, line):
+    for state, who in product(STATES if line.thing else STATES[:1], CAST):
+        path = address(world, line, state, who)
+        get, head = (world.ask(who, method, path) for method in ("GET", "HEAD"))
+        assert told(world, line, state, path, head)[:2] == told(world, line, state, path, get)[:2], (who, state)
+        assert not head.body, (who, state)
+
+
+@pytest.mark.parametrize("line", LINES, ids=named)
+def test_a_method_that_a_route_has_not_is_refused_or_hidden(world, line):
+    """And by this nobody learns either what is private."""
+    had = methods_at(line, address(world, line, "shared", "admin", "OPTIONS"))
+    for method in (one for one in METHODS if one not in had):
+        for who in CAST:
+            answered = {}
+            for state in STATES if line.thing else STATES[:1]:
+                path = address(world, line, state, who, method)
+                answered[state] = told(world, line, state, path, world.ask(who, method, path))
+                hidden = {"401", "404"} if who in ("expired", "anonymous") else {"404"}
+                assert answered[state][0].partition(" ")[0] in {"405"} | hidden, (method, who, state)
+            if line.thing and not line.sees(who, "private"):
+                assert answered["private"] == answered["absent"], (method, who)
+
+
+def methods_at(line: Line, path: str) -> set[str]:
+    """What the routes that match an address have together."""
+    path = path.partition("?")[0]
+    if line.form:
+        form = installed()[line.form]
+        rest = path.removeprefix(f"/{form.mount}").partition("/")[2]
+        had = {route.method for route in form.routes() if line.thing and route.pattern.fullmatch(rest)}
+        had |= {page.method for page in form.pages() if path == f"/{form.mount}{page.name}"}
+    else:
+        had = {method for method, route in TABLE if route == line.route}
+    return had | ({"HEAD"} if "GET" in had else set())
+
+
+def told(world: World, line: Line, state: str, path: str, answer: Answer) -> tuple[str, tuple, str]:
+    """What an answer says, with one word for the name that was asked for."""
+    name = line.name(world, state) if line.thing else "\0"
+
+    def plain(text: str) -> str:
+        return re.sub(rf"\b{re.escape(name)}\b", "NAME", text.replace(path, "ADDRESS"))
+
+    skipped = {"Date", "Server", "X-Request-Id"} | ({"Content-Length"} if line.of_other_length else set())
+    headers = tuple(sorted((key, plain(value)) for key, value in answer.headers.items() if key not in skipped))
+    body = re.sub(r'"(token|access_token|issued_at)": "[^"]+"', r"\1", answer.body.decode(errors="replace"))
+    return f"{answer.status} {plain(answer.reason)}", headers, plain(body)
