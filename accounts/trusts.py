@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,16 +29,10 @@ LIFETIME = timedelta(minutes=15)
 """Of the tokens that a trust gives, where it says nothing."""
 RUNS = ("run_id", "job_id", "jti")
 """Claims that tell one run of a job from another, the first that there is."""
-AT_ONCE = 8
-"""How many tokens a process checks at once: anybody may send some, and an issuer that is silent holds up whoever checks."""
-PATIENCE = 0.2
-"""Seconds that a token waits for its turn."""
 TOLD = 200
 """Characters of a claim that are told."""
 
 Pattern = str | int | float | bool | list[Any] | Mapping[str, Any]
-
-_TURNS = threading.BoundedSemaphore(AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -121,7 +114,7 @@ def _fitting(asked: Asked, near: Sequence[Trust]) -> list[tuple[Trust, Claims]]:
     claims: Claims | None = None
     for trust in near:
         try:
-            claims = _verified(asked.token, trust)
+            claims = trust.issuer.verify(asked.token, trust.audience)
         except Unauthenticated as problem:
             why.append(f"{trust.name}: {problem.detail}")
             continue
@@ -140,16 +133,6 @@ def _fitting(asked: Asked, near: Sequence[Trust]) -> list[tuple[Trust, Claims]]:
     if not found:
         raise _refused("; ".join(why), issuer=near[0].issuer.url, claims=claims)
     return found
-
-
-def _verified(token: str, trust: Trust) -> Claims:
-    """What the issuer says of the job. Raises Unauthenticated, Unavailable."""
-    if not _TURNS.acquire(timeout=PATIENCE):
-        raise Unavailable("too many tokens wait for their issuers", headers={"Retry-After": "5"})
-    try:
-        return trust.issuer.verify(token, trust.audience)
-    finally:
-        _TURNS.release()
 
 
 def misfit(patterns: Mapping[str, Pattern], claims: Claims, where: str = "") -> str | None:

@@ -142,6 +142,21 @@ class SecretFieldScheme(OpenApiSerializerFieldExtension):
         }
 
 
+class ClaimsFieldScheme(OpenApiSerializerFieldExtension):
+    target_class = "repos.configuration.trusts.ClaimsField"
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> Any:
+        return {"type": "object", "minProperties": 1, "description": "Claims with patterns, in the shape that the claims have."}
+
+
+class KeysFieldScheme(OpenApiSerializerFieldExtension):
+    target_class = "repos.configuration.trusts.KeysField"
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> Any:
+        keys = {"type": "array", "minItems": 1, "items": {"type": "object"}}
+        return {"type": "object", "required": ["keys"], "properties": {"keys": keys}, "description": "RFC 7517 section 5"}
+
+
 class SchemaQuery(Query):
     format = serializers.ChoiceField(choices=["json", "yaml"], required=False, help_text="instead of Accept")
 

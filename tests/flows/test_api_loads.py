@@ -10,8 +10,7 @@ from django.test import Client
 from accounts import tokens
 from accounts.models import User
 from repos.api.sections import SHELVES
-from repos.configuration import engine
-from repos.configuration import repositories as section
+from repos.configuration import engine, kept
 from repos.configuration.tests.parts import remote
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -75,7 +74,7 @@ def test_one_item_is_loaded_alone(loaded, path, name, found):
 @pytest.mark.parametrize("path", ["repositories/", "repositories/open/"])
 def test_no_secret_is_opened_to_be_shown(loaded, monkeypatch, path, name):
     opened: list[str] = []
-    monkeypatch.setattr(section, "unseal", opened.append)
+    monkeypatch.setattr(kept, "unseal", opened.append)
     answer = get(path, name)
     assert (answer.status_code, opened) == (200, [])
     assert "hunter" not in answer.content.decode()
