@@ -90,7 +90,7 @@ def state(world) -> dict:
 
 VALUES = ("admin", "owner")
 HEADERS = (
-    "Remote-User", "X-Remote-User", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Preferred-Username", 
+    "Remote-User", "X-Remote-User", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Preferred-Username",
     "X-Auth-Request-User",
     "X-WebAuth-User", "X-User", "X-Username", "X-Authenticated-User", "X-Original-User", "X-Token", "X-Api-Key",
     "Proxy-Authorization",

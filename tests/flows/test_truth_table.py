@@ -1,13 +1,13 @@
 """Who gets what: every route of the server and each of its methods x everybody, as one table.
 
-A route that the table does not know fails the first test: add its line. A line says what is asked, and what each of the cast gets
-of what is there; `{repository}` and the like stand for that, and are asked again for what is private and for what is absent. The rule
-for these is one for all routes: who may see what is private gets of it what they get of what is shared, and everybody else gets
-exactly what they get of what is absent.
+A route that the table does not know fails the first test: add its line. A line says what is asked, and what each of the cast
+gets of what is there; `{repository}` and the like stand for that, and are asked again for what is private and for what is absent.
+The rule for these is one for all routes: who may see what is private gets of it what they get of what is shared, and everybody
+else gets exactly what they get of what is absent.
 
-A line is (method, route): (address, body, statuses, status). The statuses are in the order of the cast; the last is that of what is
-absent, to the administrator. An address that does not begin with a slash is one of the API; a body of JSON stands in the line, another
-is named in `content`.
+A line is (method, route): (address, body, statuses, status). The statuses are in the order of the cast; the last one is that of
+what is absent, to the administrator. An address that does not begin with a slash is one of the API; a body of JSON stands in the
+line, another is named in `content`.
 """
 
 from __future__ import annotations
