@@ -174,9 +174,25 @@ def test_what_a_token_does_is_what_its_user_may_and_what_its_scopes_say(world):
         )
         for method, key, path in itertools.product(("GET", "PUT", "DELETE"), ("a-raw", "b-raw"), ("x/1", "y/1", "z/2")):
             does = [done(world, method, f"/raw/{key}/{path}", user) for user in (theirs, (name, PASSWORD), wide)]
+            assert does[2] is says(scopes, method, key, path), (scopes, method, key, path)
             assert does[0] is (does[1] and does[2]), (name, scopes, method, key, path)
             allowed[does[0]] += 1
     assert min(allowed.values()) > 10, allowed
+
+
+def says(scopes: list[str], method: str, key: str, path: str) -> bool:
+    """Whether scopes let who may everything do it: what is written or deleted must be theirs to read, too."""
+    words = {"GET": ["read"], "PUT": ["read", "write"], "DELETE": ["read", "delete"]}[method]
+    return all(any(covers(scope, f"artifact:{word}", key, path) for scope in scopes) for word in words)
+
+
+def covers(scope: str, word: str, key: str, path: str) -> bool:
+    permission, _, place = scope.partition("@")
+    repositories, _, paths = place.partition(":")
+    return permission == word and all(
+        re.fullmatch(re.sub(r"\*\*|\*", lambda star: ".*" if len(star[0]) > 1 else "[^/]*", glob), text)
+        for glob, text in ((repositories, key), (paths or "**", path))
+    )
 
 
 def done(world, method: str, path: str, user: tuple[str, str]) -> bool:
