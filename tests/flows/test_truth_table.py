@@ -25,6 +25,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from repos.format import installed
 from repos.formats.oci import parse
+from tests.contract.samples import url
 from tests.gomodules import make_zip
 from tests.parts import cast, oci
 from tests.parts.cast import BLOB, CAST, World
@@ -423,3 +424,32 @@ def told(world: World, line: Line, state: str, path: str, answer: Answer) -> tup
     headers = tuple(sorted((key, plain(value)) for key, value in answer.headers.items() if key not in skipped))
     body = re.sub(r'"(token|access_token|issued_at)": "[^"]+"', r"\1", answer.body.decode(errors="replace"))
     return f"{answer.status} {plain(answer.reason)}", headers, plain(body)
+
+
+# What everybody gets of the other kinds of repositories
+
+
+#                    admin owner developer reader outsider robot expired anonymous
+KINDS = {
+    ("GET", "open"): "200 200 200 200 200 404 401 200",
+    ("PUT", "open"): "201 403 403 403 403 404 401 401",
+    ("GET", "cache"): "200 200 200 200 200 404 401 200",
+    ("PUT", "cache"): "405 405 405 405 405 404 401 405",
+    ("DELETE", "cache"): "405 405 405 405 405 404 401 405",
+    ("GET", "all"): "200 200 200 200 200 404 401 200",
+    ("PUT", "all"): "405 405 405 405 405 404 401 405",
+    ("DELETE", "all"): "405 405 405 405 405 404 401 405",
+}
+"""Of a local one that is open to all, a remote, and a virtual that takes no uploads. The robot's token says nothing of them."""
+
+
+@pytest.mark.parametrize("form", cast.FORMATS)
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+def test_everybody_gets_of_an_open_repository_what_its_kind_allows(world, form, kind):
+    method, name = kind
+    path, content, headers = cast.CONTENTS[form][0]
+    address = url(form, f"{name}-{form}", path)
+    got = [world.ask(who, method, address, content if method == "PUT" else None, headers).status for who in CAST]
+    if (form, *kind) == ("go", "PUT", "open"):
+        got[0] += 1  # of the same bytes again it says that they stand already
+    assert " ".join(map(str, got)) == KINDS[kind]
