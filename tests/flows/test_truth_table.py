@@ -1,9 +1,13 @@
 """Who gets what: every route of the server and each of its methods x everybody, as one table.
 
-A route that the table does not know fails the first test: add its line. A line says what is asked and what each of the cast gets of
-what is theirs to see; `{repository}` and the like stand for that, and are asked again for what is private and what is absent. The
-rule for these is one for all routes: who may see what is private gets of it what they get of what is shared, and everybody else
-gets exactly what they get of what is absent.
+A route that the table does not know fails the first test: add its line. A line says what is asked, and what each of the cast
+gets of what is there; `{repository}` and the like stand for that, and are asked again for what is private and for what is absent.
+The rule for these is one for all routes: who may see what is private gets of it what they get of what is shared, and everybody
+else gets exactly what they get of what is absent.
+
+A line is (method, route): (address, body, statuses, status). The statuses are in the order of the cast; the last one is that of
+what is absent, to the administrator. An address that does not begin with a slash is one of the API; a body of JSON stands in the
+line, another is named in `content`.
 """
 
 from __future__ import annotations
@@ -21,13 +25,14 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from repos.format import installed
 from repos.formats.oci import parse
+from tests.contract.samples import url
 from tests.gomodules import make_zip
 from tests.parts import cast, oci
 from tests.parts.cast import BLOB, CAST, World
 from tests.parts.server import Answer
 
 METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS")
-RAW, JSON = {}, {"Content-Type": "application/json"}
+JSON = {"Content-Type": "application/json"}
 HERE = {"format": "raw", "kind": "local"}
 READERS = cast.READERS
 IMAGE, ONE = parse.NAME, "[^/]+"
@@ -144,7 +149,8 @@ TABLE: dict[tuple[str, str], tuple[str, Any, str, str]] = {
         "/v2/{repository}/lib/manifests/old", None, "202 202 403 403 404 403 401 401", "404"),
     ("GET", f"v2/{IMAGE}/blobs/{ONE}"): ("/v2/{repository}/lib/blobs/{blob}", None, "200 200 200 200 404 200 401 401", "404"),
     ("DELETE", f"v2/{IMAGE}/blobs/{ONE}"): ("/v2/{repository}/lib/blobs/{blob}", None, "202 202 403 403 404 403 401 401", "404"),
-    ("POST", f"v2/{IMAGE}/blobs/uploads/?"): ("/v2/{repository}/lib/blobs/uploads/", None, "202 202 202 403 404 202 401 401", "404"),
+    ("POST", f"v2/{IMAGE}/blobs/uploads/?"): (
+        "/v2/{repository}/lib/blobs/uploads/", None, "202 202 202 403 404 202 401 401", "404"),
     ("GET", f"v2/{IMAGE}/blobs/uploads/{ONE}"): (
         "/v2/{repository}/lib/blobs/uploads/{upload}", None, "204 204 204 403 404 204 401 401", "404"),
     ("PATCH", f"v2/{IMAGE}/blobs/uploads/{ONE}"): (
@@ -154,7 +160,8 @@ TABLE: dict[tuple[str, str], tuple[str, Any, str, str]] = {
     ("DELETE", f"v2/{IMAGE}/blobs/uploads/{ONE}"): (
         "/v2/{repository}/lib/blobs/uploads/{upload}", None, "204 204 204 403 404 204 401 401", "404"),
     ("GET", f"v2/{IMAGE}/tags/list"): ("/v2/{repository}/lib/tags/list", None, "200 200 200 200 404 200 401 401", "404"),
-    ("GET", f"v2/{IMAGE}/referrers/{ONE}"): ("/v2/{repository}/lib/referrers/{blob}", None, "200 200 200 200 404 200 401 401", "404"),
+    ("GET", f"v2/{IMAGE}/referrers/{ONE}"): (
+        "/v2/{repository}/lib/referrers/{blob}", None, "200 200 200 200 404 200 401 401", "404"),
 }  # fmt: skip
 
 
@@ -268,13 +275,8 @@ def address(world: World, line: Line, state: str, who: str, method: str = "") ->
     asks = line.entry[0]
     path = asks if asks.startswith("/") else f"/api/v1/{asks}"
     name = line.name(world, state) if line.thing else ""
-    said = {
-        line.thing or "-": name,
-        "who": who,
-        "n": str(CAST.index(who)),
-        "blob": oci.digest(BLOB),
-        "digest": oci.digest(b"some bytes"),
-    }
+    digests = {"blob": oci.digest(BLOB), "digest": oci.digest(CONTENT["bytes"])}
+    said = {line.thing or "-": name, "who": who, "n": str(CAST.index(who)), **digests}
     if "{upload}" in path:
         said["upload"] = upload(world, f"/v2/{name}/lib/blobs/uploads/", who) if not method else "0" * 64
     return re.sub(r"\{([a-z-]+)\}", lambda found: said[found[1]], path)
@@ -422,3 +424,32 @@ def told(world: World, line: Line, state: str, path: str, answer: Answer) -> tup
     headers = tuple(sorted((key, plain(value)) for key, value in answer.headers.items() if key not in skipped))
     body = re.sub(r'"(token|access_token|issued_at)": "[^"]+"', r"\1", answer.body.decode(errors="replace"))
     return f"{answer.status} {plain(answer.reason)}", headers, plain(body)
+
+
+# What everybody gets of the other kinds of repositories
+
+
+#                    admin owner developer reader outsider robot expired anonymous
+KINDS = {
+    ("GET", "open"): "200 200 200 200 200 404 401 200",
+    ("PUT", "open"): "201 403 403 403 403 404 401 401",
+    ("GET", "cache"): "200 200 200 200 200 404 401 200",
+    ("PUT", "cache"): "405 405 405 405 405 404 401 405",
+    ("DELETE", "cache"): "405 405 405 405 405 404 401 405",
+    ("GET", "all"): "200 200 200 200 200 404 401 200",
+    ("PUT", "all"): "405 405 405 405 405 404 401 405",
+    ("DELETE", "all"): "405 405 405 405 405 404 401 405",
+}
+"""Of a local one that is open to all, a remote, and a virtual that takes no uploads. The robot's token says nothing of them."""
+
+
+@pytest.mark.parametrize("form", cast.FORMATS)
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+def test_everybody_gets_of_an_open_repository_what_its_kind_allows(world, form, kind):
+    method, name = kind
+    path, content, headers = cast.CONTENTS[form][0]
+    address = url(form, f"{name}-{form}", path)
+    got = [world.ask(who, method, address, content if method == "PUT" else None, headers).status for who in CAST]
+    if (form, *kind) == ("go", "PUT", "open"):
+        got[0] += 1  # of the same bytes again it says that they stand already
+    assert " ".join(map(str, got)) == KINDS[kind]

@@ -78,12 +78,11 @@ def repositories(upstream: str) -> list[dict[str, Any]]:
 
 
 def configuration(upstream: str) -> dict[str, Any]:
+    roles = ("play-role", "mute-role", "play-old", "mute-old")
     people = [name for name in CAST if name not in ("admin", "robot", "expired", "anonymous")]
     return {
         "repositories": repositories(upstream),
-        "roles": [
-            {"name": name, "permissions": ["artifact:read"]} for name in ("play-role", "mute-role", "play-old", "mute-old")
-        ],
+        "roles": [{"name": name, "permissions": ["artifact:read"]} for name in roles],
         "groups": [{"name": name} for name in ("play-group", "mute-group", "play-old", "mute-old")],
         "users": [
             *({"name": name, "password": PASSWORD} for name in people),
