@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import transaction
 from django.utils import timezone
 
-from accounts import audit, epoch
+from accounts import audit, epoch, sources
 from accounts.models import ExternalIdentity, ExternalMembership, User
 from accounts.permissions import ANONYMOUS_USER
-from problems import Forbidden
+from problems import Conflict, Forbidden, Malformed
 
 NAME = re.compile(r"[\w.@+-]{1,150}")
 MOST_GROUPS = 2000
@@ -94,6 +96,42 @@ def renew(person: Person) -> None:
         identity = _identity_of(person)
         if identity is not None:
             _follow(identity, person)
+
+
+def links(user: str | None = None) -> dict[str, list[tuple[str, str]]]:
+    """Whom sources that are configured vouch for: of each user by name, or of one, by which source and subject."""
+    known = sources.issuers()
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    rows = ExternalIdentity.objects.filter(source__in=known).order_by("source", "subject")
+    rows = rows if user is None else rows.filter(user__username=user)
+    for name, source, issuer, subject in rows.values_list("user__username", "source", "issuer", "subject"):
+        if known[source] == issuer:
+            found[name].append((source, subject))
+    return found
+
+
+def link(user: User, wanted: Collection[tuple[str, str]]) -> None:
+    """Make a user the one whom these sources call so, each given with the subject; an administrator vouches for it.
+
+    Other links of theirs end. In the caller's transaction. Raises Malformed for a source that there is not, Conflict where it is
+    another user.
+    """
+    known = sources.issuers()
+    for source, subject in wanted:
+        if source not in known:
+            raise Malformed(f"there is no directory and no provider {source}; list it in its section", rule="identity.source")
+        identity, _ = ExternalIdentity.objects.select_related("user").get_or_create(
+            issuer=known[source], subject=subject, defaults={"user": user, "source": source, "seen_at": timezone.now()}
+        )
+        if identity.user_id != user.pk:
+            raise Conflict(
+                f"{subject} of {source} is the user {identity.user.username} already; remove that one first",
+                rule="identity.taken",
+            )
+    for identity in user.external_identities.all():
+        if (identity.source, identity.subject) not in wanted:
+            identity.delete()
+    epoch.bump()
 
 
 def _identity_of(person: Person) -> ExternalIdentity | None:

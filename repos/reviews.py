@@ -144,8 +144,9 @@ class Now:
         ids = [about["id"] for about in of[ReviewItem.Kind.TOKEN]]
         self._tokens = set(Token.objects.filter(pk__in=ids, revoked_at=None).values_list("pk", flat=True)) if ids else set()
         users = [about["user"] for about in of[ReviewItem.Kind.ACCOUNT]]
-        active = User.objects.filter(username__in=users, is_active=True)
-        self._users = set(active.values_list("username", flat=True)) if users else set()
+        # Who is suspended comes back by a word of their source, if nobody decides otherwise.
+        standing = User.objects.filter(Q(is_active=True) | Q(suspended=True), username__in=users)
+        self._users = set(standing.values_list("username", flat=True)) if users else set()
 
     def state(self, item: ReviewItem) -> str:
         """`there` as it was reported, `changed`, or `gone`."""

@@ -68,7 +68,7 @@ class Directory:
     @property
     def issuer(self) -> str:
         """See `ExternalIdentity`."""
-        return f"directory:{self.name}"
+        return sources.of_directory(self.name)
 
     def bind_password(self) -> str:
         return unseal(self._password) if self._password else ""

@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any
 
@@ -14,13 +14,13 @@ from django.contrib.auth.models import Group
 from django.core.validators import EmailValidator, RegexValidator
 from rest_framework import serializers
 
-from accounts import grants, permissions
+from accounts import grants, people, permissions
 from accounts.grants import Entry, Kind
 from accounts.models import ExternalIdentity, ExternalName, Role, User
 from accounts.permissions import ANONYMOUS_USER, AUTHENTICATED_GROUP, BUILTIN_ROLES
 from problems import Malformed
 from repos.configuration.fields import ONE_LINE, FlagField, Item, Secret, SecretField, SetField, TextField, names, patterns
-from repos.configuration.section import Document, Section, named, without_defaults
+from repos.configuration.section import Document, Section, named, shown, without_defaults
 
 SEED_PERMISSIONS = {"data:read": ("artifact:read",), "data:write": ("artifact:write", "artifact:overwrite")}
 """Words that are taken too, and what they stand for."""
@@ -98,6 +98,11 @@ class Groups(Section):
         Group.objects.get(name=item["name"]).delete()
 
 
+class IdentityItem(Item):
+    source = TextField(max_length=100)  # type: ignore[assignment]  # a key of the item, which shadows what fields have
+    subject = TextField(max_length=people.LONGEST_SUBJECT)
+
+
 class UserItem(Item):
     name = TextField(max_length=150, validators=[NAME])
     robot = FlagField(required=False)
@@ -105,6 +110,7 @@ class UserItem(Item):
     inactive = FlagField(required=False)
     groups = names(required=False)
     password = SecretField(required=False)
+    identities = serializers.ListField(child=IdentityItem(), required=False, max_length=20)
 
     def validate_name(self, name: str) -> str:
         if name == ANONYMOUS_USER:
@@ -116,14 +122,21 @@ class UserItem(Item):
             raise serializers.ValidationError(f"everybody who is signed in is in {AUTHENTICATED_GROUP} already; leave it out")
         return groups
 
+    def validate_identities(self, said: list[dict[str, str]]) -> list[dict[str, str]]:
+        return _identities({(one["source"], one["subject"]) for one in said})
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if attrs.get("robot") and "password" in attrs:
-            raise serializers.ValidationError({"password": ["a robot has none; make a token for it"]})
+        for word in ("password", "identities"):
+            if attrs.get("robot") and word in attrs:
+                raise serializers.ValidationError({word: ["a robot has none; make a token for it"]})
         return attrs
 
 
 class Users(Section):
-    """Passwords go in and never come out: neither `differs` nor `export` knows of them."""
+    """Passwords go in and never come out: neither `differs` nor `export` knows of them.
+
+    Of whom a source outside vouches for, it says the e-mail address, and `identities` that are not named stay.
+    """
 
     name = "users"
     permission = "user:manage"
@@ -131,14 +144,16 @@ class Users(Section):
 
     def stored(self, identity: str | None = None) -> dict[str, Document]:
         users = named(User.objects, username=identity).prefetch_related("groups")
+        links = people.links(identity)
         return {
             user.username: without_defaults(
                 {
                     "name": user.username,
                     "robot": user.robot,
-                    "email": user.email,
+                    "email": "" if user.username in links else user.email,
                     "inactive": not user.is_active and not user.suspended,
                     "groups": sorted(group.name for group in user.groups.all()),
+                    "identities": _identities(links.get(user.username, ())),
                 }
             )
             for user in users
@@ -149,7 +164,8 @@ class Users(Section):
         return frozenset({ANONYMOUS_USER, *ExternalIdentity.objects.values_list("user__username", flat=True)})
 
     def differs(self, before: Document, after: Document) -> list[str]:
-        return [key for key in super().differs(before, after) if key != "password"]
+        unsaid = {"password", *({"identities"} - after.keys()), *({"email"} if "identities" in before else ())}
+        return [key for key in super().differs(before, after) if key not in unsaid]
 
     def secret_differs(self, before: Document, after: Document) -> bool:
         password: Secret | None = after.get("password")
@@ -162,7 +178,9 @@ class Users(Section):
 
     def write(self, item: Document, before: Document | None, actor: str) -> None:
         user = User.objects.filter(username=item["name"]).first() or User(username=item["name"])
-        user.robot, user.email = bool(item.get("robot")), item.get("email", "")
+        user.robot = bool(item.get("robot"))
+        if not (before and "identities" in before):
+            user.email = item.get("email", "")
         if item.get("inactive") or not user.suspended:
             user.is_active, user.suspended = not item.get("inactive"), False
         if user.robot:
@@ -171,6 +189,8 @@ class Users(Section):
             self._set_password(user, item.get("password"), new=before is None)
         user.save()
         user.groups.set(_groups(item))
+        if "identities" in item:
+            people.link(user, {(one["source"], one["subject"]) for one in item["identities"]})
 
     def _set_password(self, user: User, password: Secret | None, *, new: bool) -> None:
         if password and password.value:
@@ -187,6 +207,19 @@ class Users(Section):
 
     def remove(self, item: Document) -> None:
         User.objects.get(username=item["name"]).delete()
+
+    def export(self) -> Any:
+        """Who comes by signing in at a source is left out, but where something is said of them here."""
+        left_out = self.built_in() - {entry.name for entry in grants.entries() if entry.kind == Kind.USER}
+        return [
+            shown(item)
+            for name, item in sorted(self.stored().items())
+            if name not in left_out or (name != ANONYMOUS_USER and item.keys() & {"groups", "inactive", "robot"})
+        ]
+
+
+def _identities(links: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"source": source, "subject": subject} for source, subject in sorted(links)]
 
 
 def signed_in_as(name: str) -> str:

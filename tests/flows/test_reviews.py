@@ -279,6 +279,19 @@ def test_what_was_removed_or_changed_since_the_report_is_told_as_such(world, fre
     assert decide(world, "olga", number, item, "revoke").status == 200
 
 
+def test_an_account_that_its_source_suspended_can_be_taken_back_for_good(world, fresh):
+    """Else it came back with the next word of the source, though somebody had decided."""
+    Api(world).put("users/away/", {})
+    long_ago = (timezone.now() - timedelta(days=400)).isoformat(sep=" ")
+    world.execute(f"UPDATE accounts_user SET date_joined = '{long_ago}' WHERE username = 'away'")
+    everything = fresh("")
+    world.execute("UPDATE accounts_user SET is_active = (1 = 0), suspended = (1 = 1) WHERE username = 'away'")
+    assert (
+        decide(world, "clerk", everything, items(world, everything, kind="account")["the account away"], "revoke").status == 200
+    )
+    assert Api(world).read("users/away/")["inactive"] is True
+
+
 def test_tokens_and_accounts_are_reported_and_taken_back(world, fresh):
     number = fresh("olga")
     own = items(world, number, kind="token")

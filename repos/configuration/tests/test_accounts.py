@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
 
+from accounts import people
 from accounts.models import Role, User
-from problems import Conflict, Problem
+from accounts.people import Person
+from problems import Conflict, Forbidden, Problem
 from repos.configuration import engine
 from repos.configuration.tests.parts import document, empty, everything, manager
 
@@ -47,6 +50,8 @@ def test_roles_take_the_short_words() -> None:
         ("roles", {"name": "a\nb"}, "one line"),
         ("roles", {"name": " a"}, "one line"),
         ("users", {"name": "x", "robot": True, "password": "secret"}, "password: a robot has none; make a token for it"),
+        ("users", {"name": "x", "robot": True, "identities": [{"source": "y", "subject": "1"}]}, "a robot has none"),
+        ("users", {"name": "x", "identities": [{"source": "y", "subject": "1"}]}, "no directory and no provider y"),
         ("users", {"name": "x", "robot": True, "password": {"env": "X"}}, "password: a robot has none; make a token for it"),
         ("users", {"name": "x", "email": "nobody"}, "valid email"),
         ("users", {"name": "x", "email": "a@" + ".".join(["b" * 60] * 5)}, "email"),
@@ -129,6 +134,51 @@ def test_membership_is_what_the_user_says() -> None:
     assert [group.name for group in User.objects.get(username="ann").groups.all()] == ["b"]
     engine.apply(document(users=[{"name": "ann"}]))
     assert not User.objects.get(username="ann").groups.exists()
+
+
+SSO = {"name": "sso", "issuer": "https://sso.example.org", "client_id": "entrepot"}
+ANN = Person("sso", "https://sso.example.org", "1", "ann", email="ann@example.org", groups=frozenset({"sso:team"}))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"grants": [{"role": "reader", "users": ["ann"], "repositories": ["x"]}]},
+        {"groups": [{"name": "a"}], "users": [{"name": "ann", "groups": ["a"]}]},
+        {"users": [{"name": "ann", "inactive": True}]},
+    ],
+    ids=["grant", "group", "inactive"],
+)
+def test_what_is_said_of_somebody_from_outside_is_exported_and_theirs_alone_elsewhere_too(said: dict[str, Any]) -> None:
+    engine.apply(document(providers=[SSO]))
+    people.admit(ANN)
+    assert "users" not in engine.export(), "who comes by signing in"
+    engine.apply(document(**said))
+    assert engine.diff(document(**said)) == [], "the address is for the source to say"
+    exported = engine.export()
+    empty()
+    engine.apply(exported)
+    assert engine.export() == exported
+    with pytest.raises(Forbidden) as refusal:
+        people.admit(replace(ANN, subject="2"))
+    if "inactive" in str(said):
+        with pytest.raises(Forbidden):
+            people.admit(ANN)
+    else:
+        assert refusal.value.rule == "identity.name" and people.admit(ANN).email == "ann@example.org"
+
+
+def test_an_administrator_links_a_user_who_is_here_already_with_a_source() -> None:
+    mine = {"name": "alice", "identities": [{"source": "sso", "subject": "1"}]}
+    engine.apply(document(providers=[SSO], users=[{"name": "alice", "password": PASSWORD}]))
+    assert engine.apply(document(users=[mine])) == ['~ users alice: identities null -> [{"source": "sso", "subject": "1"}]']
+    assert people.admit(ANN).username == "alice"
+    assert engine.diff(document(users=[{"name": "alice"}])) == [], "what is not named stays"
+    with pytest.raises(Conflict, match="is the user alice already"):
+        engine.apply(document(users=[{**mine, "name": "bob"}]))
+    other = {**mine, "identities": [{"source": "sso", "subject": "2"}]}
+    engine.apply(document(users=[other]))
+    assert people.admit(replace(ANN, subject="2")).username == "alice" != people.admit(ANN).username
 
 
 def test_a_user_is_found_by_the_name_that_signs_in() -> None:
