@@ -95,6 +95,8 @@ def by_password(name: str, password: str) -> Identity:
     """
     if "\0" in name or "\0" in password:  # which no name has, and no database takes
         raise _refused()
+    if tokens.is_secret(password):  # typed where a password goes, and none to tell a directory
+        raise _noted_refusal("password")
     name = unicodedata.normalize("NFKC", name)
     attempt = throttle.Attempt.of(name, audit.here().address)
     known = _Known(*_one(_PASSWORD, [*attempt.keys, name]))
@@ -112,7 +114,8 @@ def by_password(name: str, password: str) -> Identity:
     if signed.checked:
         by = replace(audit.here(), actor=signed.actor.name)
         audit.notice(audit.SIGN_IN, subject=signed.actor.name, detail={"by": signed.checked}, origin=by)
-    return Identity(signed.actor, known.epoch)
+    # What a directory said just now, such as of a group that was left, may have begun another epoch.
+    return Identity(signed.actor, current() if signed.checked == "directory" else known.epoch)
 
 
 class _Known:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -25,6 +24,7 @@ MOST_GROUPS = 2000
 """External groups of one person that are kept."""
 SEEN = timedelta(minutes=10)
 """How exactly it is kept when somebody was last vouched for."""
+LONGEST_SUBJECT, LONGEST_EMAIL = 255, 254
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,16 @@ class Person:
     groups: frozenset[str] = frozenset()
 
 
+def is_subject(text: str) -> bool:
+    """Whether somebody can be known again by it: all of it is kept, on every database."""
+    return 0 < len(text) <= LONGEST_SUBJECT and "\0" not in text
+
+
+def kept_email(text: str) -> str:
+    """An address as it is kept; empty for one that cannot be: people write it themselves, and it decides nothing."""
+    return text if len(text) <= LONGEST_EMAIL and "\0" not in text else ""
+
+
 def admit(person: Person) -> User:
     """The user that a person is here, made the first time; their groups are from now on those that the source says.
 
@@ -52,7 +62,7 @@ def admit(person: Person) -> User:
     """
     with transaction.atomic():
         identity = _identity_of(person)
-        if identity is None or _differs(identity, person):
+        if identity is None or differs(identity, person):
             epoch.lock()
             identity = _identity_of(person) or _introduce(person)
             _follow(identity, person)
@@ -86,13 +96,6 @@ def renew(person: Person) -> None:
             _follow(identity, person)
 
 
-def follow(identity: ExternalIdentity, groups: Iterable[str]) -> bool:
-    """Make the groups of somebody those that the source says now. Returns whether they were others."""
-    with transaction.atomic():
-        epoch.lock()
-        return _set_groups(identity, frozenset(groups))
-
-
 def _identity_of(person: Person) -> ExternalIdentity | None:
     found = ExternalIdentity.objects.select_related("user").filter(issuer=person.issuer, subject=person.subject).first()
     if found is not None and not found.user.is_active and not found.user.suspended:
@@ -100,7 +103,8 @@ def _identity_of(person: Person) -> ExternalIdentity | None:
     return found
 
 
-def _differs(identity: ExternalIdentity, person: Person) -> bool:
+def differs(identity: ExternalIdentity, person: Person) -> bool:
+    """Whether the source says anything else of somebody than what is kept."""
     said = (person.source, person.found_as, person.email, False)
     known = (identity.source, identity.name, identity.user.email, identity.user.suspended)
     return said != known or _groups_of(identity) != kept(person.groups)
@@ -140,20 +144,19 @@ def _follow(identity: ExternalIdentity, person: Person) -> None:
     _set_groups(identity, person.groups)
 
 
-def _set_groups(identity: ExternalIdentity, groups: frozenset[str]) -> bool:
+def _set_groups(identity: ExternalIdentity, groups: frozenset[str]) -> None:
     before, after = _groups_of(identity), kept(groups)
     if before == after:
-        return False
+        return
     identity.memberships.filter(name__in=before - after).delete()
     ExternalMembership.objects.bulk_create(ExternalMembership(identity=identity, name=name) for name in sorted(after - before))
     lost, won = sorted(before - after), sorted(after - before)
     audit.record("user.groups", subject=identity.user.username, detail={"source": identity.source, "lost": lost, "won": won})
     epoch.bump()
-    return True
 
 
 def _groups_of(identity: ExternalIdentity) -> frozenset[str]:
-    return frozenset(identity.memberships.values_list("name", flat=True))
+    return frozenset(membership.name for membership in identity.memberships.all())
 
 
 def kept(groups: frozenset[str]) -> frozenset[str]:

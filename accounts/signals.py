@@ -1,7 +1,7 @@
 """Every change to users, groups, memberships, roles, targets and grants starts a new epoch, in its own transaction.
 
-This is the one place. Deletions and changes of membership are sent inside Django's transaction, saves of our own models
-inside that of `SavedWhole`.
+This is the one place for them; `accounts.people` does so for external groups, and who applies a configuration for all of it.
+Deletions and changes of membership are sent inside Django's transaction, saves of our own models inside that of `SavedWhole`.
 """
 
 from __future__ import annotations

@@ -30,8 +30,6 @@ FORGOTTEN = timedelta(hours=1)
 """How long after the last of them failures are forgotten."""
 MOST = 100_000
 """Rows that are kept; the oldest go first."""
-COUNTS = 3
-"""Counts that an attempt has."""
 
 
 @dataclass(frozen=True)

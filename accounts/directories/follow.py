@@ -114,7 +114,7 @@ def _settle(identities: Iterable[ExternalIdentity], said: dict[str, Person]) -> 
                 people.suspend(identity)
             continue
         seen.append(identity.pk)
-        if _differs(identity, told):
+        if people.differs(identity, told):
             try:
                 people.renew(told)
             except Forbidden:  # an administrator has made them inactive meanwhile
@@ -122,9 +122,3 @@ def _settle(identities: Iterable[ExternalIdentity], said: dict[str, Person]) -> 
             except Problem as problem:
                 log.warning("%s could not be followed: %s", identity, problem)
     ExternalIdentity.objects.filter(pk__in=seen, seen_at__lt=timezone.now() - SEEN).update(seen_at=timezone.now())
-
-
-def _differs(identity: ExternalIdentity, told: Person) -> bool:
-    known = (identity.source, identity.name, identity.user.email, identity.user.suspended)
-    groups = frozenset(one.name for one in identity.memberships.all())
-    return known != (told.source, told.found_as, told.email, False) or groups != people.kept(told.groups)

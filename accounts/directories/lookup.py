@@ -13,6 +13,7 @@ from typing import TypeVar
 from accounts.directories.link import Entry, Link
 from accounts.directories.names import folded
 from accounts.directories.settings import MEMBER_NAMES, USER, Directory, Groups, Users
+from accounts.people import is_subject
 
 log = logging.getLogger("entrepot.directories")
 
@@ -143,9 +144,14 @@ def _found(users: Users, entry: Entry) -> Found | None:
 
 
 def _text(attribute: str, value: bytes) -> str:
+    """A subject as text; empty for what is none, such as other binary values: read as text, two could be the same."""
     if attribute.lower() == GUID and len(value) == 16:
         return str(uuid.UUID(bytes_le=value))
-    return value.decode(errors="replace")
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return ""
+    return text if is_subject(text) else ""
 
 
 def _any_of(users: Users, subjects: Iterable[str]) -> str:

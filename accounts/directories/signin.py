@@ -15,7 +15,7 @@ from accounts.directories import lookup, names
 from accounts.directories.link import AGAIN, Failed, opened
 from accounts.directories.settings import Directory, configured
 from accounts.models import User
-from accounts.people import NAME, Person
+from accounts.people import NAME, Person, kept_email
 from problems import Unavailable
 
 log = logging.getLogger("entrepot.directories")
@@ -87,7 +87,7 @@ def person(directory: Directory, found: lookup.Found, groups: dict[str, set[str]
         issuer=directory.issuer,
         subject=found.subject,
         name=found.name,
-        email=found.email[:254],
+        email=kept_email(found.email),
         found_as=found.dn[:500],
         groups=names.external(directory.name, groups.get(found.subject, ()), epoch),
     )

@@ -196,15 +196,14 @@ def _person(provider: Provider, signed: Claims, asked: Claims) -> tuple[Person, 
     said = {**asked, **signed}
     groups = _groups(said.get(provider.groups_claim))
     subject = signed["sub"]
-    if len(subject) > 255 or "\0" in subject:
+    if not people.is_subject(subject):
         raise Forbidden(f"{provider.name} gives no subject by which you could be known again", rule="identity.subject")
-    email = _text(said.get(provider.email_claim))
     person = Person(
         source=provider.name,
         issuer=provider.issuer.url,
         subject=subject,
         name=_text(said.get(provider.name_claim)),
-        email=email if len(email) <= 254 else "",
+        email=people.kept_email(_text(said.get(provider.email_claim))),
         groups=frozenset(f"{provider.name}:{group}" for group in groups),
     )
     return person, groups

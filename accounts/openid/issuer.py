@@ -90,8 +90,8 @@ class Issuer:
     def _key_for(self, head: Claims) -> jwt.PyJWK:
         """The one key that the token says that it is signed by, if it is one of the issuer's and for that algorithm."""
         known = _known_of(self)
-        for keys in (known.keys(), known.keys(anew=True)):
-            fitting = [key for key in keys if _fits(key, head)]
+        for anew in (False, True):
+            fitting = [key for key in known.keys(anew=anew) if _fits(key, head)]
             if len(fitting) == 1:
                 return fitting[0]
             if fitting:

@@ -12,7 +12,7 @@ from django.utils import timezone
 import problems
 from accounts import epoch, passwords, tokens
 from accounts.actors import ANONYMOUS, Actor
-from accounts.authenticate import authenticate
+from accounts.authenticate import authenticate, by_password
 from accounts.models import Epoch, Token, User
 
 from .conftest import PASSWORD, basic
@@ -173,6 +173,15 @@ def test_a_checked_password_is_forgotten_after_a_minute_and_wrong_ones_are_never
     now[0] += 2
     authenticate(basic("ann", PASSWORD))
     assert checks == [PASSWORD] * 2
+
+
+def test_what_has_the_form_of_a_token_is_never_tried_as_a_password(ann: User) -> None:
+    """Whoever types a token into the form for passwords must not tell a directory what it is."""
+    _, secret = tokens.create(ann)
+    ann.set_password(secret)
+    ann.save()
+    with pytest.raises(problems.Unauthenticated):
+        by_password("ann", secret)
 
 
 def test_a_checked_password_is_of_its_user_alone(ann: User, bob: User) -> None:

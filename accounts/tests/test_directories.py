@@ -57,3 +57,9 @@ def test_a_binary_objectguid_is_asked_for_as_it_is_stored() -> None:
     assert f"(entryUUID={guid})" in asked
     assert r"(objectGUID=\33\22\11\00\55\44\77\66\88\99\aa\bb\cc\dd\ee\ff)" in asked
     assert lookup._text("objectGUID", guid.bytes_le) == str(guid)
+
+
+@pytest.mark.parametrize("value", [b"\x01\x05\x00\x00\xf1", b"\xf1\xf2", b"a\0b", b"x" * 256, b""])
+def test_what_cannot_be_kept_whole_is_no_id_of_anybody(value: bytes) -> None:
+    """As text `\\xf1` and `\\xf2` would be one, and so would the people."""
+    assert lookup._text("objectSid", value) == ""

@@ -5,8 +5,7 @@ fields.py        the words that documents are written in: durations, globs, secr
 section.py       what a section is
 kept.py          secrets that are kept for others
 sources.py       what directories, providers and trusts have in common
-providers.py     the section of those where people sign in
-repositories.py  accounts.py  singles.py       the sections
+repositories.py  accounts.py  directories.py  providers.py  trusts.py  singles.py       the sections
 engine.py        apply, diff and export, for any section
 
 A section is a list of items that have names. An item becomes what the document says of it; what it leaves out has its default.

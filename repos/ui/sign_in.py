@@ -75,11 +75,11 @@ def done(request: HttpRequest, name: str) -> HttpResponseBase:
         user = flow.finish(there, begun, _redirect_uri(request, there), request.GET.dict())
         response: HttpResponse = begin_session(request, user, there.name, begun.next if begun else "")
         audit.notice(
-            "sign-in", subject=user.username, detail={"by": there.name}, origin=replace(audit.here(), actor=user.username)
+            audit.SIGN_IN, subject=user.username, detail={"by": there.name}, origin=replace(audit.here(), actor=user.username)
         )
     except Exception as error:
         problem = problem_of(request, error)
-        audit.notice("sign-in", refused=True, detail={"by": there.name, "rule": problem.rule, "reason": problem.detail})
+        audit.notice(audit.SIGN_IN, refused=True, detail={"by": there.name, "rule": problem.rule, "reason": problem.detail})
         response = refused(request, problem)
     response.delete_cookie(COOKIE, samesite="Lax")
     return response

@@ -130,6 +130,23 @@ def test_a_name_is_taken_in_any_case_and_is_one_user(world, person):
     assert users == [name]
 
 
+def test_a_group_that_was_left_gives_nothing_to_the_request_that_signs_in_next(world, slapd, person):
+    """Nor does what a process knew of them just before. In another spelling the password is not remembered."""
+    name = person("team-a")
+    assert [reads(world, name) for _ in range(20)] == [200] * 20, "each process knows what they may"
+    slapd.leave(f"cn=team-a,{GROUPS}", dn(name))
+    assert reads(world, name.upper()) == 404
+
+
+def test_what_people_write_of_themselves_in_the_directory_keeps_nobody_from_being_followed(world, slapd, person):
+    name, other = person("team-a"), person("team-a")
+    assert reads(world, name) == reads(world, other) == 200
+    slapd.put(dn(name), mail=b"a\0b@example.org")
+    slapd.leave(f"cn=team-a,{GROUPS}", dn(other))
+    wait_for(lambda: reads(world, other) == 404, "a group that was left by somebody behind them")
+    assert reads(world, name.upper()) == 200
+
+
 def test_groups_within_groups_count_and_a_loop_of_them_ends(world, slapd, person):
     name = person()
     inner = slapd.group("inner", dn(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
 import threading
@@ -105,6 +106,18 @@ def test_a_token_by_a_key_of_the_issuer_is_believed(server: Server, key: Any, al
 def test_keys_are_asked_for_once(server: Server) -> None:
     for _ in range(20):
         verify(server, server.token())
+    assert server.fetches == 1
+
+
+def test_a_token_by_a_known_key_asks_nobody_however_often_others_make_the_issuer_be_asked(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuers, "AGAIN", 0.0)
+    verify(server, server.token())
+    with contextlib.ExitStack() as turns:
+        for _ in range(issuers.AT_ONCE):
+            turns.enter_context(issuers._known_of(Issuer(server.url)).turn())
+        assert verify(server, server.token())
     assert server.fetches == 1
 
 
