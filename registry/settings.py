@@ -75,6 +75,8 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SERVE_INCLUDE_SCHEMA": True,
+    "POSTPROCESSING_HOOKS": [],  # values stand where they are taken: by keys alone, such as `kind`, they cannot be named apart
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
 }
 
