@@ -208,8 +208,9 @@ class _Notices:
 
 
 def _key(told: Line) -> str:
-    """What lines are alike by."""
-    return repr([str(value) if name == "detail" else value for name, value in told.items() if name != "request"])
+    """What lines are alike by: all that they say, but for the request."""
+    detail = getattr(told["detail"], "obj", told["detail"])  # psycopg's wrapper of JSON shows its beginning alone
+    return repr([detail, *(value for name, value in told.items() if name not in ("detail", "request"))])
 
 
 def _without_strangers(lines: list[Line]) -> list[Line]:

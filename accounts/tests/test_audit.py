@@ -120,6 +120,9 @@ def test_a_hundred_thousand_different_ones_are_as_many_lines_as_are_told_apart_a
     assert str(audit.DIFFERENT) in rest.detail["beyond"]
 
 
+LONG = "what is told begins alike, and differs at its very end alone: "
+
+
 def test_a_flood_of_one_action_hides_no_other():
     for n in range(1000):
         audit.notice("a.flood", subject=str(n))
@@ -133,7 +136,7 @@ def test_a_flood_of_one_action_hides_no_other():
     [
         {"action": "b"}, {"subject": "t"}, {"repository": "q"}, {"refused": True}, {"detail": {"rule": "other"}},
         {"origin": Origin("bob", 1, "192.0.2.7")}, {"origin": Origin("ann", 2, "192.0.2.7")},
-        {"origin": Origin("ann", 1, "192.0.2.8")},
+        {"origin": Origin("ann", 1, "192.0.2.8")}, {"detail": {"rule": f"{LONG}y"}},
     ],
 )  # fmt: skip
 def test_only_what_differs_in_nothing_but_its_time_and_request_is_counted_together(other):
@@ -141,7 +144,7 @@ def test_only_what_differs_in_nothing_but_its_time_and_request_is_counted_togeth
         "action": "a",
         "subject": "s",
         "repository": "r",
-        "detail": {"rule": "x"},
+        "detail": {"rule": f"{LONG}x"},
         "origin": Origin("ann", 1, "192.0.2.7", "r1"),
     }
     audit.notice(**one)

@@ -12,7 +12,7 @@ from accounts.models import Review, ReviewItem
 from repos import reviews
 from repos.api.permissions import SignedIn, exercised, hidden
 from repos.api.resource import Page, Resource, moment
-from repos.api.shapes import FullReviewItemShape, ReviewItemShape, ReviewShape, ReviewsShape, page_of
+from repos.api.shapes import FullReviewItemShape, MadeReviewsShape, ReviewItemShape, ReviewShape, page_of
 from repos.configuration.fields import Item, TextField
 
 SHOWN = 20
@@ -35,7 +35,7 @@ class NewReview(Item):
 
 
 class Decision(Item):
-    decision = serializers.ChoiceField(choices=ReviewItem.Decision.choices)
+    decision = serializers.ChoiceField(choices=ReviewItem.Decision.values)
     comment = TextField(required=False, allow_blank=True, max_length=reviews.COMMENT, help_text="why")
 
 
@@ -57,7 +57,7 @@ class OfReviews(Resource):
 class Reviews(OfReviews):
     queries = {"GET": ReviewPage}
     takes = {"POST": NewReview}
-    gives = {"GET": {200: page_of(ReviewShape)}, "POST": {201: ReviewsShape}}
+    gives = {"GET": {200: page_of(ReviewShape)}, "POST": {201: MadeReviewsShape}}
     examples = {"POST": {}}
 
     def get(self, request: Request) -> HttpResponse:

@@ -142,7 +142,7 @@ class ReviewShape(Shape):
     overdue = serializers.BooleanField(help_text="some are undecided for longer than 30 days")
 
 
-class ReviewsShape(Shape):
+class MadeReviewsShape(Shape):
     items = ReviewShape(many=True)
 
 
@@ -161,7 +161,7 @@ class ReviewItemShape(Shape):
     last_used_at = serializers.DateTimeField(allow_null=True, help_text="of a grant: by anybody, on what the report is about")
     why = serializers.ListField(child=serializers.CharField(), help_text="what is worth a look, such as unused")
     state = serializers.ChoiceField(choices=["there", "changed", "gone"], help_text="whether it is as it was reported")
-    decision = serializers.ChoiceField(choices=["approve", "revoke", ""])
+    decision = serializers.ChoiceField(choices=[*ReviewItem.Decision.values, ""], help_text="empty: none yet")
     decided_by = serializers.CharField(allow_blank=True)
     decided_at = serializers.DateTimeField(allow_null=True)
     comment = serializers.CharField(allow_blank=True)

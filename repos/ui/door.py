@@ -63,16 +63,32 @@ def page(*methods: str, to_all: bool = False) -> Callable[[View[P]], View[P]]:
 
         guarded = decorator_from_middleware(SessionMiddleware)(csrf_protect(enter))
 
+        @address(*methods)
+        @functools.wraps(view)
+        def answer(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            _read_cookies(request)
+            try:
+                response = guarded(request, *args, **kwargs)
+            except SessionInterrupted:  # it was ended while this was answered
+                return _to_sign_in(request)
+            _write_cookies(request, response)
+            return response
+
+        return answer
+
+    return decorate
+
+
+def address(*methods: str) -> Callable[[View[P]], View[P]]:
+    """What answers these methods, whoever asks: its view knows no session. It returns a response or raises a Problem."""
+
+    def decorate(view: View[P]) -> View[P]:
         @functools.wraps(view)
         def answer(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             with arriving(request):
                 try:
                     _check_method(request, methods)
-                    _read_cookies(request)
-                    response = guarded(request, *args, **kwargs)
-                    _write_cookies(request, response)
-                except SessionInterrupted:  # it was ended while this was answered
-                    response = _to_sign_in(request)
+                    response = view(request, *args, **kwargs)
                 except Exception as error:
                     response = _refused(request, error)
                 for name, value in HEADERS.items():

@@ -51,7 +51,7 @@ def _by_password(request: HttpRequest) -> HttpResponse:
         identity = authenticate.by_password(name, request.POST.get("password", "")[:LONGEST_PASSWORD])
     except Problem as problem:
         return _form(request, request.POST.get("next", ""), problem, name)
-    return _signed_in(request, User.objects.get(pk=identity.actor.user_id or 0), "password", request.POST.get("next", ""))
+    return begin_session(request, User.objects.get(pk=identity.actor.user_id or 0), "password", request.POST.get("next", ""))
 
 
 @page("GET", to_all=True)
@@ -73,7 +73,7 @@ def done(request: HttpRequest, name: str) -> HttpResponseBase:
     database.release()
     try:
         user = flow.finish(there, begun, _redirect_uri(request, there), request.GET.dict())
-        response: HttpResponse = _signed_in(request, user, there.name, begun.next if begun else "")
+        response: HttpResponse = begin_session(request, user, there.name, begun.next if begun else "")
         audit.notice(
             audit.SIGN_IN, subject=user.username, detail={"by": there.name}, origin=replace(audit.here(), actor=user.username)
         )
@@ -92,7 +92,7 @@ def sign_out(request: HttpRequest) -> HttpResponseBase:
     return to("sign-in")
 
 
-def _signed_in(request: HttpRequest, user: User, by: str, next: str) -> HttpResponseRedirect:
+def begin_session(request: HttpRequest, user: User, by: str, next: str) -> HttpResponseRedirect:
     """Begin a session, with a key that nobody has seen before."""
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     sessions.begin(request.session, audit.here().address, request.headers.get("User-Agent", ""))

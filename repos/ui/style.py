@@ -8,6 +8,8 @@ from pathlib import Path
 
 from django.http import HttpRequest, HttpResponse
 
+from repos.ui.door import address
+
 FILE = Path(__file__).parent / "style.css"
 
 
@@ -17,9 +19,10 @@ def _style() -> tuple[bytes, str]:
     return content, f'"{hashlib.sha256(content).hexdigest()}"'
 
 
+@address("GET")
 def sheet(request: HttpRequest) -> HttpResponse:
     content, tag = _style()
-    headers = {"ETag": tag, "Cache-Control": "public, max-age=600", "X-Content-Type-Options": "nosniff"}
+    headers = {"ETag": tag, "Cache-Control": "public, max-age=600"}
     if request.headers.get("If-None-Match") == tag:
         return HttpResponse(status=304, headers=headers)
     return HttpResponse(content, content_type="text/css; charset=utf-8", headers=headers)

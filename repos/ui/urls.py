@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from repos.ui import account, explain, reviews, sign_in, style
+from repos.ui import account, explain, password, reviews, sign_in, style
 
 app_name = "ui"
 
@@ -16,6 +16,7 @@ urlpatterns = [
     path("sign-in/<slug:name>/done/", sign_in.done, name="provider-done"),
     path("sign-out/", sign_in.sign_out, name="sign-out"),
     path("account/", account.account, name="account"),
+    path("account/password/", password.password, name="password"),
     path("tokens/", account.tokens, name="tokens"),
     path("tokens/<int:number>/revoke/", account.revoke, name="token-revoke"),
     path("sessions/", account.sessions, name="sessions"),

@@ -18,6 +18,8 @@ from tests.parts.golang import Client
 from tests.parts.images import image
 from tests.parts.issuer import GITHUB, Issuer
 from tests.parts.server import ADMIN_PASSWORD, Server
+from tests.parts.slapd import GROUPS, PEOPLE, SERVICE, SERVICE_PASSWORD, Slapd
+from tests.parts.slapd import program as slapd_program
 
 pytestmark = pytest.mark.network
 
@@ -77,6 +79,7 @@ def revoked(world: World) -> Login:
 
 CREDENTIALS: dict[str, Callable[[World], Login]] = {
     "a password": lambda _: ("dev", PASSWORD),
+    "a directory's password": lambda _: ("dora", PASSWORD),
     "a personal token": lambda world: ("dev", world.token("dev")),
     "a robot's token": lambda world: ("ci", world.token("ci")),
     "an exchanged token": exchanged,
@@ -88,7 +91,20 @@ ENDED = [kind for kind in CREDENTIALS if kind not in GOOD]
 
 
 @pytest.fixture(scope="module")
-def world(server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def slapd() -> Iterator[Slapd]:
+    """A directory in which dora is one of the developers."""
+    try:
+        slapd_program()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    one = Slapd()
+    one.group("developers", one.person("dora", PASSWORD))
+    yield one
+    one.end()
+
+
+@pytest.fixture(scope="module")
+def world(server, slapd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     plain = server()
     issuer = Issuer(tmp_path_factory.mktemp("issuer"))
     both = {"role": "developer", "repositories": ["images", "modules"]}
@@ -99,8 +115,20 @@ def world(server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 {"key": "images", "format": "oci", "kind": "local"},
                 {"key": "modules", "format": "go", "kind": "local"},
             ],
+            "directories": [
+                {
+                    "name": "corp",
+                    "url": slapd.url,
+                    "ca": slapd.ca,
+                    "bind_dn": SERVICE,
+                    "bind_password": SERVICE_PASSWORD,
+                    "users": {"base": PEOPLE},
+                    "groups": {"base": GROUPS},
+                },
+            ],
+            "groups": [{"name": "developers", "external": [f"corp:cn=developers,{GROUPS}"]}],
             "users": [{"name": "dev", "password": PASSWORD}, {"name": "ci", "robot": True}],
-            "grants": [{**both, "users": ["dev", "ci"]}],
+            "grants": [{**both, "users": ["dev", "ci"], "groups": ["developers"]}],
             "trusts": [trust],
         }
     )

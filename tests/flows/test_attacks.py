@@ -56,6 +56,9 @@ ADDRESSES = [
     ("PUT", "groups/authenticated/"), ("PUT", "groups/new/"), ("PUT", "grants/{grant}/"), ("PUT", "repositories/shared-raw/"),
     ("PUT", "repositories/hush-raw/"), ("PUT", "repositories/new/"), ("PATCH", "users/{who}/"), ("POST", "me/"), ("PUT", "me/"),
     ("PATCH", "tokens/{token}/"), ("PUT", "tokens/{token}/"), ("POST", "users/"), ("POST", "roles/"), ("POST", "repositories/"),
+    ("PUT", "directories/new/"), ("PUT", "providers/play-provider/"), ("PUT", "trusts/play-trust/"), ("PUT", "trusts/new/"),
+    ("PUT", "audit/settings/"), ("PUT", "reviews/settings/"), ("PUT", "reviews/{review}/items/1/decision/"),
+    ("PUT", "sessions/{session}/"), ("POST", "sessions/"), ("POST", "exchange/"),
 ]  # fmt: skip
 
 
@@ -63,13 +66,13 @@ ADDRESSES = [
 def test_no_field_sent_to_any_address_raises_anybody(world, who):
     """Every field by itself and all together, to everything that takes a body; afterwards nobody may more than before."""
     before = state(world)
-    names = {"who": who, "grant": world.ids["grant play"], "token": world.ids["token play"]}
+    names = {"who": who, **{kind: world.ids[f"{kind} play"] for kind in ("grant", "token", "review", "session")}}
     for method, path in ADDRESSES:
         for body in [{key: value} for key, value in FIELDS.items()] + [FIELDS]:
             content = json.dumps(body).encode()
             kind = {"Content-Type": "application/json"}
             answer = world.ask(who, method, f"/api/v1/{path.format(**names)}", content, kind)
-            assert answer.status in (201, 400, 401, 403, 404, 405), (method, path, body, answer)
+            assert answer.status in (201, 400, 401, 403, 404, 405, 415), (method, path, body, answer)
             if answer.status == 201:
                 assert path == "tokens/", (method, path, body)
                 mine = Api(world.server, ("x", json.loads(answer.body)["secret"])).read("me/")
@@ -238,13 +241,24 @@ def test_who_may_only_create_overwrites_nothing_in_a_race_either(world, form):
 # Filters, orders and pages
 
 
+OF_AUDIT = {"actor", "action", "refused", "repository", "subject", "since", "until"}
 TAKEN = {
     "repositories/": {"cursor", "limit", "prefix", "format", "kind"},
     "roles/": {"cursor", "limit", "prefix"},
     "groups/": {"cursor", "limit", "prefix"},
     "users/": {"cursor", "limit", "prefix"},
     "grants/": {"cursor", "limit"},
-    "tokens/": {"cursor", "limit", "user"},
+    "tokens/": {"cursor", "limit", "user", "state", "expiring"},
+    "directories/": {"cursor", "limit", "prefix"},
+    "providers/": {"cursor", "limit", "prefix"},
+    "trusts/": {"cursor", "limit", "prefix"},
+    "sessions/": {"cursor", "limit", "user"},
+    "explain/": {"user", "action", "repository", "path", "token", "scope"},
+    "audit/": {"cursor", "limit", "order", *OF_AUDIT},
+    "audit/export/": {"after", *OF_AUDIT},
+    "reviews/": {"cursor", "limit", "owner", "undecided"},
+    "reviews/{review}/": {"cursor", "limit", "undecided", "kind", "unused"},
+    "reviews/{review}/items/1/": set(), "audit/settings/": set(), "reviews/settings/": set(),
     "jobs/": {"cursor", "limit", "state", "kind", "repository"},
     "jobs/{job}/log/": {"cursor", "limit"},
     "repositories/shared-raw/assets/": {"cursor", "limit", "prefix", "package", "at"},
@@ -264,7 +278,7 @@ RELATIONS = [
 
 @pytest.mark.parametrize("path", TAKEN, ids=str)
 def test_a_filter_or_order_that_is_not_named_is_refused(world, path):
-    address = f"/api/v1/{path.format(job=world.ids['job play'])}"
+    address = f"/api/v1/{path.format(job=world.ids['job play'], review=world.ids['review play'])}"
     for name in [*RELATIONS, *set().union(*TAKEN.values())]:
         if name not in TAKEN[path]:
             answer = world.ask("admin", "GET", f"{address}?{name}=a")
@@ -290,8 +304,10 @@ def test_every_list_of_the_api_is_held_to_its_parameters(world):
         for path, operations in schema["paths"].items()
         if "get" in operations
     }
-    known = {re.sub("shared-raw", "{key}", path).replace("{job}", "{number}").replace("tool/lib", "{path}"): names
-             for path, names in TAKEN.items()}  # fmt: skip
+    placeholders = {"shared-raw": "{key}", "{job}": "{number}", "{review}": "{number}", "items/1": "items/{item}",
+                    "tool/lib": "{path}"}  # fmt: skip
+    any_of = "|".join(map(re.escape, placeholders))
+    known = {re.sub(any_of, lambda found: placeholders[found[0]], path): names for path, names in TAKEN.items()}
     known["repositories/{key}/changes/{number}/"] = known.pop("repositories/{key}/changes/2/")
     assert {path: names for path, names in said.items() if names and path != "schema/"} == {
         path: names for path, names in known.items() if names
@@ -306,6 +322,12 @@ def test_every_list_of_the_api_is_held_to_its_parameters(world):
         ("jobs/?repository={}", ("hush-raw", "void-raw")),
         ("tokens/?user={}", ("mute-user", "void-user")),
         ("users/?prefix={}", ("mute-user", "void-user")),
+        ("sessions/?user={}", ("mute-user", "void-user")),
+        ("reviews/?owner={}", ("mute-user", "void-user")),
+        ("explain/?action=read&repository=shared-raw&user={}", ("mute-user", "void-user")),
+        ("explain/?action=read&repository={}&path=tool/lib", ("hush-raw", "void-raw")),
+        ("explain/?action=manage&repository={}", ("hush-raw", "void-raw")),
+        ("audit/?actor={}", ("mute-user", "void-user")),
         ("repositories/all-raw/assets/?package={}", ("hush/lib", "void/lib")),
     ],
 )
@@ -316,9 +338,10 @@ def test_a_filter_tells_nothing_of_what_is_private(world, who, path, names):
 
 def test_a_cursor_leads_nobody_to_what_they_may_not_see(world):
     """One that the administrator was given, one of another list, and one that was changed."""
-    given = {path: world.api("admin").read(f"{path}?limit=1")["next"] for path in ("users/", "repositories/", "tokens/", "jobs/")}
+    lists = ("users/", "repositories/", "tokens/", "jobs/", "reviews/", "sessions/", "trusts/", "audit/")
+    given = {path: world.api("admin").read(f"{path}?limit=1")["next"] for path in lists}
     cursors = {path: link.partition("cursor=")[2].partition("&")[0] for path, link in given.items() if link}
-    assert len(cursors) >= 3
+    assert len(cursors) == len(given)
     for who, (path, cursor) in itertools.product(NOBODYS, cursors.items()):
         mine = world.ask(who, "GET", f"/api/v1/{path}?limit=1000")
         got = world.ask(who, "GET", f"/api/v1/{path}?limit=1000&cursor={cursor}")
@@ -458,11 +481,12 @@ def test_of_a_deleted_repository_nothing_is_left_to_who_makes_it_anew(world):
 
 @pytest.mark.parametrize("who", FEW)
 def test_numbers_enumerate_nothing(world, who):
-    """Every token and job by its number: each that is not one's own is told like one that never was."""
+    """Every token, job and review by its number: each that is not one's own is told like one that never was."""
+    kinds = ("tokens", "jobs", "reviews")
     if who in ("expired", "anonymous"):
-        assert {world.ask(who, "GET", f"/api/v1/{kind}/{n}/").status for kind in ("tokens", "jobs") for n in range(20)} == {401}
+        assert {world.ask(who, "GET", f"/api/v1/{kind}/{n}/").status for kind in kinds for n in range(20)} == {401}
         return
-    for kind in ("tokens", "jobs"):
+    for kind in kinds:
         listed = world.ask(who, "GET", f"/api/v1/{kind}/?limit=1000")
         mine = {item["id"] for item in json.loads(listed.body)["items"]}
         for number in range(30):
