@@ -58,7 +58,7 @@ class Reviews(OfReviews):
     queries = {"GET": ReviewPage}
     takes = {"POST": NewReview}
     gives = {"GET": {200: page_of(ReviewShape)}, "POST": {201: MadeReviewsShape}}
-    examples = {"POST": {}}
+    examples = {"POST": {"owner": "maintainers"}}
 
     def get(self, request: Request) -> HttpResponse:
         """The newest first."""

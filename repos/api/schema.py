@@ -93,7 +93,8 @@ class Described(AutoSchema):
 
     def get_examples(self) -> list[OpenApiExample]:
         example = self.resource.examples.get(self.method)
-        return [OpenApiExample("example", example, request_only=True)] if example else []
+        kind = self.resource.body_types[0]
+        return [OpenApiExample("example", example, request_only=True, media_type=kind)] if example else []
 
     def map_parsers(self) -> list[Any]:
         return list(self.resource.body_types)

@@ -21,6 +21,8 @@ from tests.parts.server import Answer, basic
 FEW = tuple(name for name in CAST if name != "admin")
 NOBODYS = ("developer", "reader", "outsider", "robot", "anonymous")
 """Who may not know of `hush-*`."""
+OF_EACH = ("Date", "Server", "X-Request-Id")
+"""Headers that say nothing of what was asked."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def same(answers: dict[str, Answer]) -> bool:
     """Whether answers say the same, but for the name, by which they are given here, that was asked for."""
     told = set()
     for name, answer in answers.items():
-        headers = {key: value.replace(name, "N") for key, value in answer.headers.items() if key not in ("Date", "Server")}
+        headers = {key: value.replace(name, "N") for key, value in answer.headers.items() if key not in OF_EACH}
         told.add((answer.status, answer.reason.replace(name, "N"), answer.body.replace(name.encode(), b"N"), str(headers)))
     return len(told) == 1
 
@@ -138,7 +140,7 @@ def test_a_header_that_names_another_place_is_inert(world, header):
 
 
 def cursorless(answer: Answer) -> str:
-    headers = sorted((key, value) for key, value in answer.headers.items() if key not in ("Date", "Server"))
+    headers = sorted((key, value) for key, value in answer.headers.items() if key not in OF_EACH)
     return re.sub(r"cursor=[^\"&>]+", "", f"{headers} {answer.body.decode()}")
 
 

@@ -413,7 +413,9 @@ class PageLine(Line):
         return "reader" if self.thing in ("token", "session") else who
 
     def headers(self, world: World, who: str) -> dict[str, str]:
-        return {"Cookie": f"{CSRF_COOKIE}; entrepot-session={world.keys[who]}"}
+        """The credentials of another beside the session count for nothing."""
+        other = world.headers["outsider" if who == "admin" else "admin"]
+        return {**other, "Cookie": f"{CSRF_COOKIE}; entrepot-session={world.keys[who]}"}
 
     @property
     def label(self) -> str:
@@ -505,7 +507,9 @@ def restore(world: World, line: Line, state: str, path: str, before: Answer | No
     if state == "absent" and line.method == "PUT":
         assert world.ask("admin", "DELETE", path).status == 204
     elif "/retry/" in path:
-        cast.ended(world.api("admin"), int(line.name(world, state)))
+        number = line.name(world, state)
+        world.api("admin").post(f"jobs/{number}/cancel/")  # else it waits until it is its turn again
+        cast.ended(world.api("admin"), int(number))
     elif "/blobs/sha256:" in path and line.method == "DELETE":
         cast.put_blob(world, line.form, line.name(world, state))
     elif "/sessions/" in path or "/sign-out/" in path:
@@ -625,14 +629,29 @@ def told(line: Line, asked: Asked, names: list[str]) -> tuple[str, tuple, str]:
         return any_of.sub("NAME", CHANGING.sub("CHANGING", text))
 
     answer = asked.answer
-    skipped = {"Date", "Server", "X-Request-Id", "Transfer-Encoding"} | ({"Content-Length"} if line.of_other_length else set())
+    skipped = OF_EACH | ({"Content-Length"} if line.of_other_length else set())
     headers = tuple(sorted((key, plain(value)) for key, value in answer.headers.items() if key not in skipped))
     return f"{answer.status} {plain(answer.reason)}", headers, plain(answer.body.decode(errors="replace"))
 
 
 NOTHING = "\0"
+OF_EACH = {"Date", "Server", "X-Request-Id", "Transfer-Encoding", "Retry-After"}
+"""Headers that say nothing of what was asked."""
 CHANGING = re.compile(r'"(?:token|access_token|issued_at)": "[^"]+"|name="csrfmiddlewaretoken" value="\w+"|cursor=[^&>"]+')
 """What is another each time."""
+
+
+@pytest.mark.parametrize("whose", ["robot", "expired"])
+@pytest.mark.parametrize("name", ["robot", "admin"])
+def test_no_token_begins_a_session(world, whose, name):
+    """Neither one that is good elsewhere nor one that has expired, whoever it is said to be of; and robots have no password."""
+    secret = world.headers[whose]["Authorization"].removeprefix("Bearer ")
+    before = world.server.query("SELECT count(*) FROM accounts_session")
+    form = {"name": name, "password": secret, "csrfmiddlewaretoken": CSRF}
+    headers = {**TYPES["form"], "Cookie": CSRF_COOKIE}
+    answer = world.server.request("POST", "/ui/sign-in/", urlencode(form).encode(), headers)
+    assert (answer.status, "entrepot-session" in answer.headers.get("Set-Cookie", "")) == (403, False)
+    assert world.server.query("SELECT count(*) FROM accounts_session") == before
 
 
 # What everybody gets of the other kinds of repositories

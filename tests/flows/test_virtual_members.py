@@ -41,6 +41,8 @@ NOT_HERE = ("sumdb/",)
 """What only an upstream has, and none has it here."""
 OF_ANY_NAME = ("/referrers/",)
 """What is answered of any name, by an empty list where there is nothing."""
+OF_EACH = ("Date", "Server", "X-Request-Id", "Content-Length")
+"""Headers that say nothing of what was asked, or are of another length for another name."""
 
 
 def published(form: str, member: str) -> tuple[str, bytes, dict[str, str]]:
@@ -135,7 +137,7 @@ def told(answer, path, member) -> tuple:
     def plain(text: str) -> str:
         return text.replace(path, "PATH").replace(f"only-{member}", "NAME")
 
-    headers = {name: plain(value) for name, value in answer.headers.items() if name not in ("Date", "Server", "Content-Length")}
+    headers = {name: plain(value) for name, value in answer.headers.items() if name not in OF_EACH}
     return answer.status, plain(answer.reason), headers, plain(answer.body.decode())
 
 
