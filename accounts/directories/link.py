@@ -85,7 +85,11 @@ class Link:
 
     def bind(self) -> None:
         """As the service account."""
-        self._connection.simple_bind_s(self._directory.bind_dn, self._directory.bind_password())
+        try:
+            password = self._directory.bind_password()
+        except Unavailable as problem:  # it is told to whoever runs this server, and to nobody who signs in
+            raise Failed(self._directory, problem.detail) from problem
+        self._connection.simple_bind_s(self._directory.bind_dn, password)
 
     def is_password(self, dn: str, password: str) -> bool:
         """Whether who has this name binds with this password; from then on the connection is theirs, or anonymous.

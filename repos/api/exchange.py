@@ -45,6 +45,7 @@ class Exchange(Resource):
 
     authentication_classes: Any = ()
     permission_classes: Any = (Anybody,)
+    bounded = True
     body_types = (FORM,)
     takes = {"POST": Exchanged}
     gives = {"POST": {200: GivenTokenShape}}
@@ -73,7 +74,7 @@ class Exchange(Resource):
         return self.answer(told)
 
     def details(self, problem: Problem) -> dict[str, Any]:
-        error = "temporarily_unavailable" if problem.status >= 500 else ERRORS.get(problem.rule, "invalid_request")
+        error = "temporarily_unavailable" if problem.status >= 500 or problem.status == 429 else ERRORS.get(problem.rule, "invalid_request")
         return {**super().details(problem), "error": error, "error_description": UNTOLD.sub("?", problem.detail)}
 
     def _asked(self) -> Asked:

@@ -409,6 +409,24 @@ def test_while_the_directory_is_down_nobody_is_told_that_their_password_is_wrong
         mine.end()
 
 
+def test_with_another_secret_key_the_log_says_once_what_to_do_and_who_signs_in_is_told_nothing_of_it(alone, person):
+    here = alone()
+    name = person()
+    secret = token(here, name)
+    here.stop()
+    here.environment["ENTREPOT_SECRET_KEY"] = "another secret key, of 32 letters or more"
+    here.start()
+    watch = "SELECT failure, due_at FROM accounts_directorywatch WHERE name = 'directory'"
+    wait_for(lambda: bool(here.query(watch)[0]), "a look that failed")
+    due = here.query(watch)[1]
+    wait_for(lambda: here.query(watch)[1] != due, "another look")
+    answer = me(here, name)
+    assert out(answer) and b"KEY" not in answer.body
+    assert me(here, "x", secret).status == 200
+    assert here.log().count("so everybody keeps the groups that they had: a stored secret was sealed under another") == 1
+    assert "Traceback" not in here.log()
+
+
 def test_a_directory_that_says_nothing_keeps_nobody_from_what_is_here(alone):
     """More sign-ins than there are threads, at a directory that takes connections and then is silent."""
     with socket.socket() as silent:
