@@ -185,6 +185,14 @@ def _first(directory: Directory) -> tuple[str, socket.socket]:
     raise Failed(directory, why)
 
 
+def _trust(context: ssl.SSLContext, ca: str) -> None:
+    """Trust the certificates in a file too. The errors of Python do not name it."""
+    try:
+        context.load_verify_locations(ca)
+    except OSError as error:
+        raise ValueError(f"the file of certificates {ca}: {error.strerror or error}") from error
+
+
 def _socket(directory: Directory, url: str) -> socket.socket:
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -200,7 +208,7 @@ def _socket(directory: Directory, url: str) -> socket.socket:
             _start_tls(raw)
         context = ssl.create_default_context()
         if directory.ca:
-            context.load_verify_locations(directory.ca)
+            _trust(context, directory.ca)
         tls = context.wrap_socket(raw, server_hostname=host)
     except BaseException:
         raw.close()
