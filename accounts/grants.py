@@ -124,5 +124,5 @@ def _role(name: str) -> Role:
 
 def _there(row, kind: str, name: str):
     if row is None:
-        raise problems.Malformed(f"There is no {kind} {name}.")
+        raise problems.Malformed(f"There is no {kind} {name}; list it under {kind}s", rule="grants.absent")
     return row

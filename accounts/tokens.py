@@ -33,6 +33,8 @@ SOON = timedelta(days=14)
 KEPT = timedelta(days=90)
 KEPT_OF_TRUSTS = timedelta(days=7)
 """How long the row of a token is kept after its end; of those that trusts gave there are many, and the audit has them all."""
+MOST = 1000
+"""Tokens that have not ended: of one user, and of one job that a trust lets in."""
 AT_ONCE = 500
 
 _SECRET = re.compile(r"ent_[A-Za-z0-9_-]{43}")
@@ -44,7 +46,8 @@ def create(
     """A new token of the user and its secret, which can never be read again.
 
     `expires_at` None: never. `scopes` None: all that its user may.
-    Raises problems.Malformed for a time that has passed, a scope that is malformed, or a user who cannot sign in.
+    Raises problems.Malformed for a time that has passed, a scope that is malformed, or a user who cannot sign in, and
+    problems.TooMany for one who has `MOST` that have not ended.
     """
     return _make("token.create", user, name, expires_at, scopes)
 
@@ -72,6 +75,7 @@ def _make(
         raise problems.Malformed("The token would have expired already.")
     if len(name) > LONGEST_NAME or "\0" in name:
         raise problems.Malformed(f"A token's name has at most {LONGEST_NAME} characters, and no NUL.")
+    _check_room(user, trust, name, now)
     secret = f"ent_{secrets.token_urlsafe(32)}"
     with transaction.atomic():
         token = Token.objects.create(
@@ -81,6 +85,15 @@ def _make(
         )  # fmt: skip
         audit.record(action, subject=user.get_username(), detail={**described(token), **(told or {})})
     return token, secret
+
+
+def _check_room(user: User, trust: str, name: str, now: datetime) -> None:
+    """Raises problems.TooMany for who has `MOST` already: whoever may sign in, or runs one job, could else fill the database."""
+    standing, whose = active(Token.objects.filter(user=user, trust=trust)), user.get_username()
+    if trust:  # the robot's rows of a whole week would be looked at but for their index by time
+        standing, whose = standing.filter(expires_at__gt=now, name=name), f"the job {name}"
+    if standing[:MOST].count() >= MOST:
+        raise problems.TooMany(f"{whose} has {MOST} tokens that have not ended; end some, or wait", rule="tokens.many")
 
 
 def warning(created_at: datetime, expires_at: datetime) -> datetime:

@@ -69,8 +69,8 @@ def exchange(asked: Asked, trusts: Sequence[Trust]) -> tuple[Token, str]:
     It ends after the trust's lifetime, however soon the token that was shown expires: that says until when it may be shown
     (RFC 7519 section 4.1.4), and some are for the moment only.
 
-    Raises Unauthenticated for what no trust lets in, Malformed where several do and for scopes that none gives, and Unavailable
-    where an issuer cannot be asked for its keys.
+    Raises Unauthenticated for what no trust lets in, Malformed where several do and for scopes that none gives, TooMany for a
+    job that has as many as it may, and Unavailable where an issuer cannot be asked for its keys.
     """
     issuer = issuer_in(asked.token)
     near = [trust for trust in trusts if trust.issuer.url == issuer]

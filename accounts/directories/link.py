@@ -85,7 +85,11 @@ class Link:
 
     def bind(self) -> None:
         """As the service account."""
-        self._connection.simple_bind_s(self._directory.bind_dn, self._directory.bind_password())
+        try:
+            password = self._directory.bind_password()
+        except Unavailable as problem:  # it is told to whoever runs this server, and to nobody who signs in
+            raise Failed(self._directory, problem.detail) from problem
+        self._connection.simple_bind_s(self._directory.bind_dn, password)
 
     def is_password(self, dn: str, password: str) -> bool:
         """Whether who has this name binds with this password; from then on the connection is theirs, or anonymous.
@@ -181,6 +185,14 @@ def _first(directory: Directory) -> tuple[str, socket.socket]:
     raise Failed(directory, why)
 
 
+def _trust(context: ssl.SSLContext, ca: str) -> None:
+    """Trust the certificates in a file too. The errors of Python do not name it."""
+    try:
+        context.load_verify_locations(ca)
+    except OSError as error:
+        raise ValueError(f"the file of certificates {ca}: {error.strerror or error}") from error
+
+
 def _socket(directory: Directory, url: str) -> socket.socket:
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -196,7 +208,7 @@ def _socket(directory: Directory, url: str) -> socket.socket:
             _start_tls(raw)
         context = ssl.create_default_context()
         if directory.ca:
-            context.load_verify_locations(directory.ca)
+            _trust(context, directory.ca)
         tls = context.wrap_socket(raw, server_hostname=host)
     except BaseException:
         raw.close()

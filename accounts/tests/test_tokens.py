@@ -90,6 +90,38 @@ def test_what_makes_no_sense_is_refused(ci: User) -> None:
     assert not Token.objects.exists()
 
 
+def test_nobody_has_more_tokens_than_anybody_needs(ci: User, ann: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MOST", 3)
+    soon = timezone.now() + timedelta(hours=1)
+    kept = [tokens.create(ci, "build", expires)[0] for expires in (None, soon, soon)]
+    with pytest.raises(problems.TooMany, match="ci has 3 tokens that have not ended"):
+        tokens.create(ci, "build")
+    assert Token.objects.count() == 3
+    tokens.create(ann, "build")
+    tokens.revoke(kept[0])
+    Token.objects.filter(pk=kept[1].pk).update(expires_at=timezone.now())
+    for _ in range(2):
+        tokens.create(ci, "build")
+    with pytest.raises(problems.TooMany):
+        tokens.create(ci, "build")
+
+
+def test_of_one_job_neither_and_it_stands_in_the_way_of_no_other(ci: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MOST", 2)
+    soon = timezone.now() + timedelta(hours=1)
+
+    def given(job: str, trust: str = "t") -> None:
+        tokens.give(ci, job, soon, None, trust, {})
+
+    given("repo:a 1")
+    given("repo:a 1")
+    with pytest.raises(problems.TooMany, match="the job repo:a 1 has 2 tokens"):
+        given("repo:a 1")
+    given("repo:a 2")
+    given("repo:a 1", "another")
+    tokens.create(ci, "repo:a 1")
+
+
 def test_a_scope_twice_is_one(ci: User) -> None:
     token, _ = tokens.create(ci, scopes=["artifact:read@b", "artifact:read@a", "artifact:read@b"])
     assert token.scopes == ["artifact:read@b", "artifact:read@a"]

@@ -94,7 +94,7 @@ def job(**claims: Any) -> Asked:
 def test_an_exchange_takes_few_queries_and_what_nobody_signed_one(
     known: list[Trust], django_assert_max_num_queries: Callable
 ) -> None:
-    with django_assert_max_num_queries(8):  # four of them are the savepoints of this test
+    with django_assert_max_num_queries(9):  # four of them are the savepoints of this test
         token, _ = trusts.exchange(job(repository="corp/app"), known)
     assert (token.user.username, token.trust) == ("ci", "t")
     with django_assert_max_num_queries(1), pytest.raises(Unauthenticated):

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 
 from accounts import epoch, trusts
 from accounts.trusts import Asked
-from problems import Malformed, Problem, Unauthenticated
+from problems import Malformed, Problem, TooMany, Unauthenticated
 from repos import catalogue
 from repos.api.permissions import Anybody
 from repos.api.resource import JSON, Resource
@@ -45,6 +45,7 @@ class Exchange(Resource):
 
     authentication_classes: Any = ()
     permission_classes: Any = (Anybody,)
+    bounded = True
     body_types = (FORM,)
     takes = {"POST": Exchanged}
     gives = {"POST": {200: GivenTokenShape}}
@@ -73,7 +74,8 @@ class Exchange(Resource):
         return self.answer(told)
 
     def details(self, problem: Problem) -> dict[str, Any]:
-        error = "temporarily_unavailable" if problem.status >= 500 else ERRORS.get(problem.rule, "invalid_request")
+        later = problem.status >= 500 or isinstance(problem, TooMany)
+        error = "temporarily_unavailable" if later else ERRORS.get(problem.rule, "invalid_request")
         return {**super().details(problem), "error": error, "error_description": UNTOLD.sub("?", problem.detail)}
 
     def _asked(self) -> Asked:

@@ -67,6 +67,7 @@ class OfTokens(Resource):
 
 
 class Tokens(OfTokens):
+    bounded = True
     queries = {"GET": TokenPage}
     takes = {"POST": NewToken}
     gives = {"GET": {200: page_of(TokenShape)}, "POST": {201: MadeTokenShape}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -396,6 +397,16 @@ def test_a_certificate_of_another_ca_is_refused_before_a_password_is_sent(alone,
     assert "certificate" in here.log()
 
 
+def test_a_file_of_certificates_that_cannot_be_used_is_named_by_the_log_alone(alone, person, tmp_path: Path):
+    empty = tmp_path / "empty.pem"
+    empty.write_text("")
+    for file, why in ((tmp_path / "none.pem", "No such file or directory"), (empty, "no certificate or crl found")):
+        here = alone(ca=str(file))
+        answer = me(here, person())
+        assert out(answer) and str(file).encode() not in answer.body
+        assert re.search(rf"the file of certificates {re.escape(str(file))}: .*{why}", here.log(), re.IGNORECASE)
+
+
 @pytest.mark.parametrize("how", ["start_tls", "a replica"])
 def test_a_directory_is_reached_in_other_ways(alone, slapd, person, how):
     silent = {"url": "ldaps://127.0.0.1:1", "replicas": [slapd.url]}
@@ -424,6 +435,24 @@ def test_while_the_directory_is_down_nobody_is_told_that_their_password_is_wrong
         wait_for(lambda: reads(here, "x", secret) == 404, "followed again")
     finally:
         mine.end()
+
+
+def test_with_another_secret_key_the_log_says_once_what_to_do_and_who_signs_in_is_told_nothing_of_it(alone, person):
+    here = alone()
+    name = person()
+    secret = token(here, name)
+    here.stop()
+    here.environment["ENTREPOT_SECRET_KEY"] = "another secret key, of 32 letters or more"
+    here.start()
+    watch = "SELECT failure, due_at FROM accounts_directorywatch WHERE name = 'directory'"
+    wait_for(lambda: bool(here.rows(watch)) and bool(here.query(watch)[0]), "a look that failed")
+    due = here.query(watch)[1]
+    wait_for(lambda: here.query(watch)[1] != due, "another look")
+    answer = me(here, name)
+    assert out(answer) and b"KEY" not in answer.body
+    assert me(here, "x", secret).status == 200
+    assert here.log().count("so everybody keeps the groups that they had: a stored secret was sealed under another") == 1
+    assert "Traceback" not in here.log()
 
 
 def test_a_directory_that_says_nothing_keeps_nobody_from_what_is_here(alone):
