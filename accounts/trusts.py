@@ -84,16 +84,16 @@ def exchange(asked: Asked, trusts: Sequence[Trust]) -> tuple[Token, str]:
         )
     ((trust, claims),) = fitting
     wanted = _scopes(asked, trust)
-    robot = User.objects.filter(username=trust.robot, robot=True, is_active=True).first()
-    if robot is None:
-        raise _refused(f"{trust.name}: there is no active robot {trust.robot}", issuer=issuer, claims=claims)
     told = {"trust": trust.name, "issuer": issuer, **_who(claims)}
     with transaction.atomic():
-        # Who removes or changes the trust waits for this row, and then ends what was given.
+        # Who removes or changes the trust, or its robot, waits for their rows, and then ends what was given.
         standing = Source.objects.select_for_update().filter(kind=Source.Kind.TRUST, name=trust.name).first()
-        if standing is not None and _trust(standing.name, standing.settings, trust.issuer.allowed) == trust:
+        robot = User.objects.select_for_update().filter(username=trust.robot, robot=True, is_active=True).first()
+        same = standing is not None and _trust(standing.name, standing.settings, trust.issuer.allowed) == trust
+        if same and robot is not None:
             return tokens.give(robot, _job(claims), timezone.now() + trust.lifetime, wanted, trust.name, told)
-    raise _refused(f"{trust.name}: it has just been changed", issuer=issuer, claims=claims)
+    why = f"there is no active robot {trust.robot}" if same else "it has just been changed"
+    raise _refused(f"{trust.name}: {why}", issuer=issuer, claims=claims)
 
 
 def _trust(name: str, settings: sources.Settings, allowed: tuple[str, ...]) -> Trust:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.utils import timezone
@@ -17,7 +18,7 @@ from rest_framework.request import Request
 
 from accounts import scopes, tokens
 from accounts.models import Token, User
-from problems import Forbidden
+from problems import Forbidden, Unauthenticated
 from repos.api.permissions import SignedIn, exercised, hidden
 from repos.api.resource import Page, Resource, moment
 from repos.api.shapes import MadeTokenShape, TokenShape, page_of
@@ -88,8 +89,14 @@ class Tokens(OfTokens):
     def post(self, request: Request) -> HttpResponse:
         """Make a token. Its secret is in this answer, once."""
         asked = self.checked(NewToken, self.body())
+        with transaction.atomic():
+            token, secret = self._make(asked)
+        headers = {"Location": f"{request.path}{token.pk}/"}
+        return self.answer({**token_document(token), "secret": secret}, 201, headers)
+
+    def _make(self, asked: dict[str, Any]) -> tuple[Token, str]:
         user = self._user(asked.get("user"))
-        made_by = Token.objects.filter(pk=self.caller.actor.token_id or 0).first()
+        made_by = self._made_by()
         wanted, expires_at = asked.get("scopes"), asked.get("expires_at")
         if made_by is not None:
             if made_by.trust:
@@ -97,9 +104,17 @@ class Tokens(OfTokens):
             wanted = made_by.scopes if wanted is None else wanted
             expires_at = expires_at or made_by.expires_at
             self._check_narrower(made_by, wanted, expires_at)
-        token, secret = tokens.create(user, asked.get("name", ""), expires_at, wanted)
-        headers = {"Location": f"{request.path}{token.pk}/"}
-        return self.answer({**token_document(token), "secret": secret}, 201, headers)
+        return tokens.create(user, asked.get("name", ""), expires_at, wanted)
+
+    def _made_by(self) -> Token | None:
+        """The token that was sent, if one was, held so that it cannot be revoked and leave another behind."""
+        token_id = self.caller.actor.token_id
+        if token_id is None:
+            return None
+        token = Token.objects.select_for_update().filter(pk=token_id, revoked_at=None).first()
+        if token is None:
+            raise Unauthenticated("the token that you sent has just been revoked", rule="credentials")
+        return token
 
     def _user(self, name: str | None) -> User:
         """Whose the token is to be. To act for another person is nobody's to give."""
