@@ -88,7 +88,7 @@ def exchange(asked: Asked, trusts: Sequence[Trust]) -> tuple[Token, str]:
     with transaction.atomic():
         # Who removes or changes the trust, or its robot, waits for their rows, and then ends what was given.
         standing = Source.objects.select_for_update().filter(kind=Source.Kind.TRUST, name=trust.name).first()
-        robot = User.objects.select_for_update().filter(username=trust.robot, robot=True, is_active=True).first()
+        robot = User.objects.select_for_update(no_key=True).filter(username=trust.robot, robot=True, is_active=True).first()
         same = standing is not None and _trust(standing.name, standing.settings, trust.issuer.allowed) == trust
         if same and robot is not None:
             return tokens.give(robot, _job(claims), timezone.now() + trust.lifetime, wanted, trust.name, told)
