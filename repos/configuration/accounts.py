@@ -12,6 +12,7 @@ from typing import Any
 
 from django.contrib.auth.models import Group
 from django.core.validators import EmailValidator, RegexValidator
+from django.db.models import Q
 from rest_framework import serializers
 
 from accounts import grants, people, permissions
@@ -246,7 +247,8 @@ def _somebody(entry: Entry) -> bool:
     if entry.kind == Kind.USER:
         return active.filter(username=entry.name).exists()
     if entry.kind == Kind.GROUP:
-        return active.filter(groups__name=entry.name).exists()
+        external = ExternalName.objects.filter(group__name=entry.name).values("name")
+        return active.filter(Q(groups__name=entry.name) | Q(external_identities__memberships__name__in=external)).exists()
     return entry.kind == Kind.AUTHENTICATED and active.exists()
 
 

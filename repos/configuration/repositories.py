@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from rest_framework import serializers
 
+from accounts.models import RightUse
 from basics.durations import duration
 from problems import Conflict, Malformed
 from repos import paths, publish
@@ -209,6 +210,7 @@ class Repositories(Section):
                 f"{row.key} holds artefacts that stand nowhere else; delete them before the repository", rule="repository.holds"
             )
         row.delete()
+        RightUse.objects.filter(repository=item["key"]).delete()  # another of its name would seem to have been used
 
     def check_whole(self) -> None:
         rows = {row.key: row for row in Repository.objects.all()}

@@ -279,6 +279,16 @@ def test_who_is_not_the_last_may_go() -> None:
     assert engine.apply(document(users=[{"name": "root"}]), prune=True) == ["- users ann"]
 
 
+def test_people_from_outside_may_be_all_who_manage_users() -> None:
+    manager()
+    people.admit(ANN)
+    outside = {"name": "office", "external": ["sso:team"]}
+    engine.apply(document(groups=[outside], grants=[{"role": "administrator", "groups": ["office"]}]))
+    assert engine.apply(document(users=[]), prune=True) == ["- users root"]
+    with pytest.raises(Conflict):
+        engine.apply(document(groups=[{"name": "office"}]))
+
+
 def test_an_installation_without_a_manager_can_be_configured() -> None:
     empty()
     assert engine.apply(document(users=[{"name": "ann"}])) == ["+ users ann"]
