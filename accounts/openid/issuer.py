@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
 import time
@@ -32,6 +33,8 @@ MOST_KEYS = 100
 TIMEOUT = 10.0
 AT_ONCE = 8
 """Threads of a process that may wait for one issuer: a silent one would take them from all."""
+PATIENCE = 2.0
+"""Seconds that others wait for a turn, in which an issuer that is not silent answers those before them."""
 KEPT = 3600.0
 """Seconds that an issuer's metadata and keys are kept, as long as it signs with none that is unknown."""
 AGAIN = 10.0
@@ -42,6 +45,8 @@ REQUIRED = ["iss", "sub", "aud", "exp", "iat"]
 WELL_KNOWN = "/.well-known/openid-configuration"
 
 Claims = Mapping[str, Any]
+
+log = logging.getLogger("entrepot.issuers")
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class Issuer:
                 response = connector.request(pool, method, url, sent, TIMEOUT, body)
                 return response.status, _json(_whole(response))
         except UpstreamFailed as failure:
+            log.warning("the issuer %s could not be asked at %s: %s", self.url, url, _cause(failure))
             raise _out(self.url, failure.detail) from failure
 
 
@@ -143,7 +149,7 @@ class _Known:
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Be one of the few threads that may wait for the issuer at once. Raises Unavailable where there are enough."""
-        if not self.turns.acquire(blocking=False):
+        if not self.turns.acquire(timeout=PATIENCE):
             raise _out(self.issuer.url, "too many wait for it already")
         try:
             yield
@@ -289,6 +295,13 @@ def _json(content: bytes) -> Any:
 
 def _refused(why: str) -> Unauthenticated:
     return Unauthenticated(f"the token is refused: {why}", rule="token.issuer")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What it all began with; for the log, since it may tell what is configured."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _out(issuer: str, why: str) -> Unavailable:

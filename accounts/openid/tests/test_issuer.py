@@ -219,6 +219,22 @@ def test_an_issuer_that_fails_is_said_to_and_no_token_is_called_wrong(server: Se
         verify(server, token)
 
 
+def test_the_log_tells_why_an_issuer_could_not_be_asked(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Unavailable):
+        Issuer(server.url, ca="/there/is/no/such/file.pem").verify(server.token(), AUDIENCE)
+    assert "file.pem" in caplog.text
+
+
+def test_many_who_come_before_the_keys_are_known_wait_for_them(server: Server) -> None:
+    known: list[Any] = []
+    threads = [threading.Thread(target=lambda: known.append(verify(server, server.token()))) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(known), server.fetches) == (40, 1)
+
+
 def test_a_failed_issuer_is_left_alone_for_a_moment(server: Server) -> None:
     server.pages[issuers.WELL_KNOWN] = 500, {}
     for _ in range(20):
