@@ -95,6 +95,11 @@ class Registry:
 DEVELOPER = ("dev", "the developer's, with : and é")
 
 
+def guest(client: str) -> str:
+    """Who signs in with a client, with the developer's password or a wrong one: who guesses is made to wait for a while."""
+    return f"guest-{client}"
+
+
 @pytest.fixture(scope="module")
 def registry(server, daemons) -> Registry:
     elsewhere = daemons(Distribution)
@@ -113,9 +118,13 @@ def registry(server, daemons) -> Registry:
                 },
             ],
             "hosts": {f"localhost:{here.port}": "oci"},
-            "users": [{"name": DEVELOPER[0], "password": DEVELOPER[1]}, {"name": "robot", "robot": True}],
+            "users": [
+                *({"name": name, "password": DEVELOPER[1]} for name in (DEVELOPER[0], *map(guest, CLIENTS))),
+                {"name": "robot", "robot": True},
+            ],
             "grants": [
                 {"role": "owner", "users": [DEVELOPER[0]], "repositories": ["oci", "oci-local", "team"]},
+                {"role": "reader", "users": list(map(guest, CLIENTS)), "repositories": ["team"]},
                 {"role": "reader", "users": ["robot"], "repositories": ["oci", "oci-local", "team"]},
                 {"role": "reader", "anonymous": True, "repositories": ["oci", "oci-local", "elsewhere"]},
             ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.clients.conftest import DEVELOPER
+from tests.clients.conftest import DEVELOPER, guest
 from tests.parts.clients import CLIENTS, Client, Deleting, Listing, Refused
 from tests.parts.images import image
 
@@ -18,7 +18,7 @@ def of(kind: type[Client]) -> list[str]:
 
 
 def signed_in(registry, client: Client, secret: str) -> Client:
-    client.login(registry.host, DEVELOPER[0], secret)
+    client.login(registry.host, guest(client.name), secret)
     return client
 
 
@@ -111,9 +111,9 @@ def test_a_private_image_is_refused_to_who_is_nobody_and_given_to_a_robot_with_i
 def test_a_developer_signs_in_with_the_password_or_with_a_token_and_not_with_a_wrong_one(registry, developer, stranger, name):
     there = f"{registry.host}/team/signed-in:{name}"
     pushed = developer("crane").push(image(f"signed in {name}"), there)
-    for secret in (DEVELOPER[1], registry.token(DEVELOPER[0])):
+    for secret in (DEVELOPER[1], registry.token(guest(name))):
         assert signed_in(registry, stranger(name), secret).pull(there) == pushed
-    for secret in ("wrong", registry.token(DEVELOPER[0])[:-1]):
+    for secret in ("wrong", registry.token(guest(name))[:-1]):
         with pytest.raises(Refused):
             signed_in(registry, stranger(name), secret).pull(there)
 
