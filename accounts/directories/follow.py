@@ -28,7 +28,7 @@ from problems import Forbidden, Problem
 
 log = logging.getLogger("entrepot.directories")
 
-SECONDS = timedelta(seconds=20)
+SECONDS = timedelta(seconds=10)
 """Between two looks at a directory, at most twice of which it takes until a right is gone."""
 LOOK = 5.0
 """Seconds after which a scheduler asks whether one is due."""
