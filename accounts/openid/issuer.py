@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -167,13 +168,11 @@ class _Known:
         if now - self.read_at < oldest:
             return
         if self.failure is not None and now - self.failed_at < AGAIN:
-            raise _out(self.issuer.url, self.failure.detail)
+            raise copy(self.failure)  # each thread gets a traceback of its own
         try:
             self._read_now()
         except Problem as failure:
             self.failure, self.failed_at = failure, time.monotonic()
-            if now - self.read_at < KEPT:  # what is known still holds; only a new key is waited for
-                return
             raise
         self.read_at, self.failure = time.monotonic(), None
 

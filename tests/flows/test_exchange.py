@@ -385,7 +385,7 @@ def test_what_a_trust_gave_is_over_after_its_lifetime_and_its_row_goes_later(wor
 
 def test_an_issuer_that_fails_is_no_ones_fault_and_keys_that_are_replaced_are_found(world, server, tmp_path):
     """By a server of its own, whose knowledge of the issuer is fresh."""
-    here = server()
+    here = server(ENTREPOT_WORKERS="1")
     one = Issuer(tmp_path)
     try:
         here.apply({"users": [{"name": "ci", "robot": True}], "trusts": [trust(one, claims={"repository": "corp/*"})]})

@@ -270,7 +270,7 @@ def test_keys_that_are_known_outlast_a_failure(server: Server, monkeypatch: pyte
     verify(server, server.token())
     server.pages["/keys"] = 500, {}
     assert verify(server, server.token())
-    with pytest.raises(Unauthenticated):
+    with pytest.raises(Unavailable):
         verify(server, server.token(OTHER_RSA, head={"kid": "two"}))
 
 
