@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from django.db import DatabaseError, connection, transaction
 
@@ -48,39 +48,32 @@ Line = dict[str, Any]
 """The columns of a row, but for its id and its time, which are the database's."""
 
 
-def record(
-    action: str,
-    *,
-    repository: str = "",
-    subject: str = "",
-    refused: bool = False,
-    detail: Mapping[str, Any] | None = None,
-    origin: Origin | None = None,
-) -> None:
+class About(TypedDict, total=False):
+    """What a line tells besides the action; see `line`."""
+
+    repository: str
+    subject: str
+    refused: bool
+    detail: Mapping[str, Any] | None
+    origin: Origin | None
+
+
+def record(action: str, **about: Unpack[About]) -> None:
     """Write one line, in the caller's transaction. `action`: such as `token.create`; `detail` holds no secret.
 
     What cannot be recorded is not done either: the error undoes the transaction.
     """
-    write([line(action, repository=repository, subject=subject, refused=refused, detail=detail, origin=origin)])
+    write([line(action, **about)])
 
 
-def notice(
-    action: str,
-    *,
-    repository: str = "",
-    subject: str = "",
-    refused: bool = False,
-    detail: Mapping[str, Any] | None = None,
-    origin: Origin | None = None,
-    most: int = DIFFERENT,
-) -> None:
+def notice(action: str, *, most: int = DIFFERENT, **about: Unpack[About]) -> None:
     """Have a line written within a second or so, outside of any transaction, without a query here.
 
     What is alike in all but its time and request is counted: one line tells of the first, and at the end of the minute another of
     how many more there were. `most`: how many different ones of the action are told apart in a minute; of those beyond one line
     tells how many there were. Never raises: the audit of what is not a change must not be in its way.
     """
-    told = line(action, repository=repository, subject=subject, refused=refused, detail=detail, origin=origin)
+    told = line(action, **about)
     _notices.add(told, most)
     _write_soon()
 
