@@ -115,10 +115,7 @@ class Directories(Sources):
         return found
 
     def check_whole(self) -> None:
-        """A group's external name begins with its source's: two of one name would vouch for each other's groups."""
-        taken = Source.objects.filter(kind=Source.Kind.PROVIDER).values("name")
-        if twice := Source.objects.filter(kind=self.kind, name__in=taken).order_by("name").first():
-            raise Malformed(f"directories: {twice.name} is the name of a provider too; take another", rule="directory.name")
+        self.check_names()
 
     def remove(self, item: Document) -> None:
         super().remove(item)

@@ -13,7 +13,7 @@ from rest_framework import serializers
 from accounts import people
 from accounts.models import ExternalIdentity, Source
 from basics.durations import duration
-from problems import Conflict, Malformed
+from problems import Conflict
 from repos.configuration.fields import ONE_LINE, DurationField, Item, SecretField, TextField, names
 from repos.configuration.section import Document
 from repos.configuration.sources import Sources
@@ -84,11 +84,10 @@ class Providers(Sources):
             people.suspend(identity)
 
     def check_whole(self) -> None:
-        """Each issuer once, and no name that a directory has: the two say for whom and for which groups a source speaks."""
+        """Each issuer once: it says for whom a provider speaks."""
+        self.check_names()
         taken: dict[str, str] = {}
         for row in Source.objects.filter(kind=self.kind).order_by("name"):
             other = taken.setdefault(row.settings["issuer"], row.name)
             if other != row.name:
                 raise Conflict(f"providers: {other} and {row.name} have one issuer; keep one of them", rule="provider.issuer")
-            if Source.objects.filter(kind=Source.Kind.DIRECTORY, name=row.name).exists():
-                raise Malformed(f"providers: {row.name} is the name of a directory too; take another", rule="provider.name")

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from accounts import people
 from accounts.models import ExternalIdentity, Source
+from problems import Malformed
 from repos.configuration.fields import Secret
 from repos.configuration.kept import Receiver, opened, origin, sealed, stored, variable
 from repos.configuration.section import Document, Section, named, without_defaults
@@ -50,6 +51,15 @@ class Sources(Section):
         Source.objects.filter(kind=self.kind, name=self.identity(item)).delete()
         for identity in ExternalIdentity.objects.filter(source=self.identity(item)):
             people.suspend(identity)
+
+    def check_names(self) -> None:
+        """A group's external name begins with its source's: two of one name would vouch for each other's groups."""
+        others = Source.objects.filter(kind__in=(Source.Kind.DIRECTORY, Source.Kind.PROVIDER)).exclude(kind=self.kind)
+        own = Source.objects.filter(kind=self.kind).values("name")
+        if twice := others.filter(name__in=own).order_by("name").first():
+            raise Malformed(
+                f"{self.name}: {twice.name} is the name of a {twice.kind} too; take another", rule=f"{self.kind}.name"
+            )
 
     def receiver(self, item: Document) -> Receiver:
         """To whom an item's secrets are sent."""
